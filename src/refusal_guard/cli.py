@@ -1,0 +1,201 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import __version__
+from .bulk import Group, Scan, Scanned, Tally, result_object
+from .conversation import Fields
+from .errors import RefusalGuardError
+from .files import STANDARD_INPUT, StreamWriter
+from .guard import Guard
+from .report import Report
+from .verdict import Verdict
+
+OK, REFUSED, BAD_INPUT, BROKEN_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
+_LARGEST_GROUPS = 12
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (README.md lists them)."""
+    options = _parser().parse_args(arguments)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        return int(options.run(options))
+    except RefusalGuardError as error:
+        errors.print(f"refusal-guard: {error}", markup=False)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): stop without a word, and keep Python from flushing into the closed pipe.
+        sys.stdout = None
+        return OK
+    except OSError as error:
+        errors.print(f"refusal-guard: {error.strerror or error}; rows written so far are intact (scan --resume goes on)", markup=False)
+    except KeyboardInterrupt:
+        errors.print("refusal-guard: interrupted; rows written so far are intact (scan --resume goes on)")
+        return INTERRUPTED
+    return BAD_INPUT
+
+
+def check(options: Namespace) -> int:
+    """Judge one pair."""
+    response = _from_standard_input() if options.response == STANDARD_INPUT else options.response
+    verdict = _guard(options).scan(options.prompt, response)
+    if options.json:
+        print(json.dumps(result_object(verdict)))
+    else:
+        Console(highlight=False).print(_sentence(verdict, response), markup=False)
+    return REFUSED if verdict.refused else OK
+
+
+def scan(options: Namespace) -> int:
+    """Scan files of rows."""
+    guard = _guard(options)
+    fields = Fields(options.prompt_field, options.response_field, options.messages_field)
+    out = StreamWriter(sys.stdout.buffer) if options.out in (None, STANDARD_INPUT) else Path(options.out)
+    job = Scan(guard, options.files, out, fields=fields, keep=options.keep, resume=options.resume)
+    report = Report(Path(options.report)) if options.report else None
+    started = time.perf_counter()
+    with _progress_bar(job) as advance:
+        job.run([advance, *([report.add] if report else [])])
+    seconds = time.perf_counter() - started
+    Console(stderr=not isinstance(out, Path), highlight=False).print(_summary(job.tally, seconds))
+    if report:
+        report.write(job.tally, guard)
+    if options.fail_over is not None and job.tally.total.rate > options.fail_over:
+        return REFUSED
+    return BROKEN_ROWS if job.tally.broken else OK
+
+
+def _guard(options: Namespace) -> Guard:
+    return Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise")
+
+
+def _from_standard_input() -> str:
+    """Return what is on standard input; bytes that are no UTF-8 are an error, not a guess."""
+    from .errors import InputError
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 at byte {error.start}") from None
+
+
+def _sentence(verdict: Verdict, response: str) -> str:
+    """Say a verdict in a line, and what it rests on in another."""
+    line = f"{verdict.label} (score {verdict.score:.3f}, threshold {verdict.threshold:.3f}"
+    line += f", {verdict.reason.replace('_', ' ')}" if verdict.reason else ""
+    line += f", {verdict.signal}" if verdict.signal else ""
+    line += ")"
+    return f"{line}\n  {response[slice(*verdict.evidence)]}" if verdict.evidence else line
+
+
+class _progress_bar:
+    """A progress bar on standard error where that is a terminal; yields what to call with each batch of rows."""
+
+    def __init__(self, job: Scan) -> None:
+        self._job = job
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> Callable[[Sequence[Scanned]], None]:
+        sizes = [source.size for source in self._job.sources]
+        known = [size for size in sizes if size is not None]
+        self._bar.start()
+        self._task = self._bar.add_task("scanning", total=sum(known) if len(known) == len(sizes) else None)
+        return self._advance
+
+    def _advance(self, rows: Sequence[Scanned]) -> None:
+        tally = self._job.tally
+        text = f"{tally.rows:,} rows, {tally.total.refused:,} refused"
+        self._bar.update(self._task, completed=sum(source.position for source in self._job.sources), description=text)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+
+def _summary(tally: Tally, seconds: float) -> Table:
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for name in ("", "rows", "refused", "rate", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right", overflow="fold")
+    _add_group(table, "all judged", tally.total)
+    for kind, groups in (("model", tally.models), ("source", tally.sources)):
+        largest = sorted(groups.items(), key=lambda item: -item[1].judged)
+        for name, group in largest[:_LARGEST_GROUPS]:
+            _add_group(table, f"{kind} {name}", group)
+        if len(largest) > _LARGEST_GROUPS:
+            table.add_row(f"({len(largest) - _LARGEST_GROUPS} more {kind}s)")
+    labels = ", ".join(f"{count:,} {label}" for label, count in sorted(tally.labels.items()))
+    speed = tally.rows / max(seconds, 1e-9)
+    table.caption = (
+        f"{tally.rows:,} rows: {labels or 'none judged'}; {tally.broken:,} broken; {tally.written:,} written; {speed:,.0f} rows/s"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _add_group(table: Table, name: str, group: Group) -> None:
+    low, high = group.interval
+    table.add_row(name, f"{group.judged:,}", f"{group.refused:,}", f"{group.rate:.1%}", f"{low:.1%} - {high:.1%}")
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0.0 <= rate <= 1.0:
+        raise ArgumentTypeError("a rate lies between 0 and 1")
+    return rate
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="refusal-guard", description="Scores the output of language models for refusal.")
+    parser.add_argument("--version", action="version", version=f"refusal-guard {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = ArgumentParser(add_help=False)
+    common.add_argument("--detector", default="embedded", metavar="NAME", help="embedded (default) or a model folder")
+    common.add_argument("--threshold", type=float, metavar="T", help="score from which a response is refused (default: the model's)")
+
+    one = commands.add_parser(
+        "check",
+        parents=[common],
+        help="judge one pair",
+        description="Judge one pair. Exit code: 0 not refused, 1 refused, 2 usage or input error.",
+    )
+    one.add_argument("--prompt", default="", metavar="P", help="what the user asked")
+    one.add_argument("--response", required=True, metavar="R", help="what the model answered; - reads it from standard input")
+    one.add_argument("--json", action="store_true", help="print the verdict as a JSON object")
+    one.set_defaults(run=check)
+
+    many = commands.add_parser(
+        "scan",
+        parents=[common],
+        help="judge files of rows",
+        description="Judge every row of JSON Lines (.jsonl, .gz, .zst, -) or Parquet files. "
+        "Exit code: 0, 1 refusal rate over --fail-over, 2 usage or input error, 3 finished with broken rows.",
+    )
+    many.add_argument("files", nargs="+", metavar="FILE", help="file of rows; - reads JSON Lines from standard input")
+    many.add_argument("--out", metavar="OUT", help="where the rows go, each with a refusal_guard object (default: standard output)")
+    many.add_argument("--report", metavar="R.html", help="also write a page with the sums and the refused rows; it holds their text")
+    many.add_argument("--keep", choices=("all", "compliance", "refusal"), default="all", help="which rows to write (default: all)")
+    many.add_argument("--resume", action="store_true", help="go on where an interrupted scan into the same OUT stopped")
+    many.add_argument("--fail-over", type=_rate, metavar="RATE", help="exit with 1 when more than this share of the judged rows is refused")
+    many.add_argument("--prompt-field", metavar="F", help="field of the prompt (default: found by itself)")
+    many.add_argument("--response-field", metavar="F", help="field of the response")
+    many.add_argument("--messages-field", metavar="F", help="field of the chat messages")
+    many.set_defaults(run=scan)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The errors of refusal-guard.
+
+RefusalGuardError
+├── InputError(ValueError)           what was handed over is no conversation, row, file or setting
+├── MissingExtraError(ImportError)   an optional dependency is not installed
+├── DetectorError                    a detector failed or answered nonsense
+│   └── ModelError                   a model folder is missing, incomplete or altered
+└── RefusalDetected                  the response was refused and the caller asked to be told so by an exception
+
+No message holds the text of a prompt or a response.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .verdict import Verdict
+
+
+class RefusalGuardError(Exception):
+    """Base class: catching it catches everything this library raises on purpose."""
+
+
+class InputError(RefusalGuardError, ValueError):
+    """The input is not what the call takes; the message says what it takes."""
+
+
+class MissingExtraError(RefusalGuardError, ImportError):
+    """A feature needs an optional dependency; `extra` names what to install."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'refusal-guard[{extra}]'")
+        self.extra = extra
+
+
+class DetectorError(RefusalGuardError):
+    """A detector failed; `detector` is its name and `__cause__` what it raised."""
+
+    def __init__(self, message: str, *, detector: str) -> None:
+        super().__init__(message)
+        self.detector = detector
+
+
+class ModelError(DetectorError):
+    """A model can't be used; `path` is its folder."""
+
+    def __init__(self, message: str, *, detector: str, path: Path) -> None:
+        super().__init__(message, detector=detector)
+        self.path = path
+
+
+class RefusalDetected(RefusalGuardError):
+    """The response is a refusal; `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"the response was judged a {verdict.label} (score {verdict.score:.3f}, threshold {verdict.threshold:.3f})")
+        self.verdict = verdict

@@ -1,0 +1,81 @@
+"""NoRefusal: LLM Guard's output scanner of that name, with the same arguments and results."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+from .detectors import Detector
+from .errors import InputError
+from .guard import Guard
+from .text import sentences
+
+
+class MatchType(Enum):
+    """What is judged: the output as a whole, or each of its sentences alone."""
+
+    SENTENCE = "sentence"
+    FULL = "full"
+
+
+class NoRefusal:
+    """Drop-in for `llm_guard.output_scanners.NoRefusal`; works in `llm_guard.scan_output` without importing llm-guard.
+
+    `threshold` lies in (0, 1); an output is invalid when its score, rounded to two decimals as LLM Guard does, is strictly
+    above it. `match_type` is "full" or "sentence", as a string, as MatchType or as LLM Guard's own Enum. `detector` is what
+    Guard takes. `use_onnx` changes nothing (the embedded model always runs on ONNX Runtime), and a `model` of LLM Guard's
+    can't be loaded: both are here so that calls written for LLM Guard go through or say what to do.
+
+    Not kept, being defects: a threshold of 0 divides by zero there and 1 never fires, so both are an InputError here; the risk score
+    is never -0.0; None counts as empty. `scan_output` files results under the class name, so two scanners of one class hide each
+    other: subclass to give one its own key (`class Strict(NoRefusal): ...`).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: object = None,
+        threshold: float = 0.75,
+        match_type: MatchType | str | Enum = MatchType.FULL,
+        use_onnx: bool = False,
+        detector: str | Path | Detector = "embedded",
+    ) -> None:
+        if model is not None:
+            raise InputError("model takes LLM Guard's own objects, which can't be loaded here: name a detector (detector=...) instead")
+        self._guard = Guard(detector, threshold=threshold)
+        self._match_type = _match_type(match_type)
+
+    def scan(self, prompt: str, output: str | None) -> tuple[str, bool, float]:
+        """Return the output unchanged, whether it is valid (no refusal), and a risk score from -1.0 to 1.0.
+
+        An empty output is valid with risk -1.0.
+        """
+        output = "" if output is None else output
+        verdict = self._guard.scan(prompt, output)
+        threshold = self._guard.threshold
+        scores = [verdict.score] if self._match_type is MatchType.FULL else self._sentence_scores(prompt, output)
+        rounded = [round(score, 2) for score in scores]
+        hit = next((score for score in rounded if score > threshold), None)
+        if hit is not None:
+            return output, False, calculate_risk_score(hit, threshold)
+        return output, True, calculate_risk_score(max(rounded, default=0.0), threshold)
+
+    def _sentence_scores(self, prompt: str, output: str) -> list[float]:
+        pairs = [(prompt, output[span.start : span.end]) for span in sentences(output)]
+        return [verdict.score for verdict in self._guard.scan_many(pairs)]
+
+
+def calculate_risk_score(score: float, threshold: float) -> float:
+    """Return LLM Guard's risk: the distance to the threshold as a share of what there is on that side, one decimal, -1.0 to 1.0.
+
+    Formula: llm_guard/util.py, release 0.3.16. The sign does not decide: a score just above the threshold has risk 0.0.
+    """
+    room = 1 - threshold if score > threshold else threshold
+    return min(1.0, max(-1.0, round((score - threshold) / room, 1))) + 0.0
+
+
+def _match_type(value: MatchType | str | Enum) -> MatchType:
+    try:
+        return MatchType(value.value if isinstance(value, Enum) else value)
+    except ValueError:
+        raise InputError("match_type must be 'full' or 'sentence'") from None

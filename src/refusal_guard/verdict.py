@@ -1,0 +1,75 @@
+"""What one detector says of a response, and what the guard decides."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+
+
+class Label(StrEnum):
+    """What the response does with the user's last request."""
+
+    REFUSAL = "refusal"
+    PARTIAL = "partial"
+    COMPLIANCE = "compliance"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why it refuses: it should not (policy, safety, law, privacy, ethics) or cannot (capability, access, missing information).
+
+    The two families of "Cannot or Should Not?", von Recum et al. 2024, arXiv 2412.16974.
+    """
+
+    SHOULD_NOT = "should_not"
+    CANNOT = "cannot"
+
+
+class Span(NamedTuple):
+    """Characters [start, end) of the response as it was handed over."""
+
+    start: int
+    end: int
+
+
+class Detection(BaseModel):
+    """What one detector says of one response: nothing is decided yet.
+
+    `score` is P(refusal or partial). `label` tells refusal and partial apart where the detector can. `evidence` is the
+    part of the response that speaks most for a refusal. `truncated` says that parts of the response were not read.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    score: Probability
+    detector: str
+    label: Label | None = None
+    reason: Reason | None = None
+    evidence: Span | None = None
+    truncated: bool = False
+
+
+class Verdict(BaseModel):
+    """What the guard decided about one response.
+
+    `refused` is `score >= threshold`, unless a `signal` decided: "refusal" (the provider declared one), "empty" (no text to
+    judge) or "tool_call" (a tool call instead of text). `error` names what failed when the guard did not run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: Label
+    score: Probability
+    threshold: Threshold
+    refused: bool
+    detector: str
+    reason: Reason | None = None
+    evidence: Span | None = None
+    truncated: bool = False
+    signal: str | None = None
+    error: str | None = None

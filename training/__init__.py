@@ -1,0 +1,1 @@
+"""Makes the embedded model of refusal-guard from labelled rows; see README.md in this folder."""

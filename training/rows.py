@@ -1,0 +1,92 @@
+"""Labelled rows: where they come from, how they are split, and how they are varied for training."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refusal_guard.text import plain, sentences
+
+OWN_ROWS = Path(__file__).parent / "data"
+LABELS = ("compliance", "partial", "refusal")
+_WEAK_SOURCES = {"synthetic-capability-refusal": 0.5, "synthetic-policy-refusal": 0.5, "synthetic-hard-negative": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled pair; `weight` is how much it counts in training."""
+
+    prompt: str
+    response: str
+    label: str
+    source: str
+    lang: str
+    reason: str | None = None
+    weight: float = 1.0
+
+    @property
+    def own(self) -> bool:
+        """Whether the project wrote this row itself."""
+        return self.source.startswith("own/")
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the row belongs to the tenth that is never trained on: all rows of one prompt go the same way."""
+        digest = hashlib.sha256(plain(self.prompt)[:80].encode("utf-8", "surrogatepass")).digest()
+        return digest[0] % 10 == 0
+
+
+def load(folder: Path) -> list[Row]:
+    """Read every train*.jsonl(.gz) of a folder and the project's own rows."""
+    found = [_row(raw, raw["source"]) for path in sorted(folder.glob("train*.jsonl*")) for raw in read_jsonl(path)]
+    return found + load_own()
+
+
+def load_own() -> list[Row]:
+    """Read the rows written for this project, which count double: they cover what the public sources lack."""
+    return [replace(_row(raw, f"own/{path.stem}"), weight=2.0) for path in sorted(OWN_ROWS.glob("*.jsonl")) for raw in read_jsonl(path)]
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the objects of a JSON Lines file, plain or gzip."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def _row(raw: dict[str, str], source: str) -> Row:
+    return Row(
+        prompt=raw["prompt"],
+        response=raw["response"],
+        label=raw["label"],
+        source=source,
+        lang=raw.get("lang", ""),
+        reason=raw.get("reason"),
+        weight=_WEAK_SOURCES.get(source, 1.0),
+    )
+
+
+def late_refusals(rows: Iterable[Row], share: float, rng: random.Random) -> list[Row]:
+    """Append a short refusal to long answers of the same language: the row becomes partial.
+
+    Public sets hold hardly any response that declines after hundreds of words, and a detector that never saw one reads only openings.
+    """
+    rows = list(rows)
+    endings: dict[str, list[str]] = {}
+    for row in rows:
+        if row.label == "refusal" and 30 < len(row.response) < 300:
+            endings.setdefault(row.lang, []).append(row.response)
+    long_answers = [row for row in rows if row.label == "compliance" and len(row.response) > 800 and row.lang in endings]
+    chosen = rng.sample(long_answers, int(share * len(long_answers)))
+    return [_with_ending(row, rng.choice(endings[row.lang]), rng) for row in chosen]
+
+
+def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:
+    spans = sentences(row.response)
+    cut = spans[rng.randrange(len(spans) // 2, len(spans))].end
+    return replace(row, response=f"{row.response[:cut]}\n\n{ending}", label="partial", source="late-refusal", weight=0.5)
