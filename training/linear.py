@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from refusal_guard.detectors.embedded.linear import LinearModel, summarise
+from refusal_guard.detectors.embedded.linear import LinearModel, sentence_scores, summarise
 from refusal_guard.detectors.embedded.ngrams import BUCKET_BITS, extract
 from refusal_guard.text import plain, sentences
 
@@ -19,6 +20,7 @@ from .rows import Row
 
 REGULARISATION = 10.0
 _SENTENCES_PER_ANSWER = 2
+_FOLDS = 4
 
 
 def matrix(texts: Sequence[str]) -> sparse.csr_matrix:
@@ -38,17 +40,34 @@ def fit_weights(texts: Sequence[str], positive: NDArray[np.bool_], weights: NDAr
 
 def fit(rows: Sequence[Row], seed: int = 0) -> LinearModel:
     """Fit the first stage on all rows; the head on top is fitted on out-of-fold scores, so it sees honest ones."""
-    groups = np.array([hash(plain(row.prompt)[:80]) for row in rows])
+    groups = np.array([zlib.crc32(plain(row.prompt)[:80].encode("utf-8", "surrogatepass")) for row in rows])
     positive = np.array([row.label != "compliance" for row in rows])
-    weights = np.array([row.weight for row in rows])
     features = np.zeros((len(rows), len(LinearModel.SUMMARY)))
-    for inside, outside in GroupKFold(n_splits=4).split(rows, positive, groups):
+    for inside, outside in GroupKFold(n_splits=_FOLDS).split(rows, positive, groups):
         fold = _fit_ngrams([rows[i] for i in inside], seed)
         for i in outside:
             features[i] = summarise(sentences(rows[i].response), *fold)
-    head = LogisticRegression(C=1.0).fit(features, positive, sample_weight=weights)
-    ngram_weights, bias = _fit_ngrams(rows, seed)
-    return LinearModel(ngram_weights, bias, head.coef_[0].astype(np.float32), float(head.intercept_[0]))
+    head = LogisticRegression(C=1.0).fit(features, positive, sample_weight=[row.weight for row in rows])
+    weights, bias = _fit_ngrams(rows, seed)
+    reason_weights, reason_bias = _fit_reasons(rows, weights, bias)
+    return LinearModel(
+        weights, _scalar(bias), head.coef_[0].astype(np.float32), _scalar(head.intercept_[0]), reason_weights, _scalar(reason_bias)
+    )
+
+
+def _scalar(value: float) -> NDArray[np.float32]:
+    return np.array(value, dtype=np.float32)
+
+
+def _fit_reasons(rows: Sequence[Row], weights: NDArray[np.float32], bias: float) -> tuple[NDArray[np.float32], float]:
+    """Fit cannot against should not on the most refusing sentence of each declining row whose reason is known."""
+    known = [row for row in rows if row.label != "compliance" and row.reason and row.response.strip()]
+    texts = []
+    for row in known:
+        spans = sentences(row.response)
+        _, each = sentence_scores(spans, weights, bias)
+        texts.append(spans[int(each.argmax())].plain)
+    return fit_weights(texts, np.array([row.reason == "cannot" for row in known]), np.array([row.weight for row in known]))
 
 
 def _fit_ngrams(rows: Sequence[Row], seed: int) -> tuple[NDArray[np.float32], float]:

@@ -15,6 +15,17 @@ from refusal_guard.text import plain, sentences
 OWN_ROWS = Path(__file__).parent / "data"
 LABELS = ("compliance", "partial", "refusal")
 _WEAK_SOURCES = {"synthetic-capability-refusal": 0.5, "synthetic-policy-refusal": 0.5, "synthetic-hard-negative": 0.5}
+# Sources whose refusals all have one reason; the public sets do not name it row by row.
+_IMPLIED_REASONS = {
+    "synthetic-capability-refusal": "cannot",
+    "synthetic-policy-refusal": "should_not",
+    "grounded-refusal": "cannot",
+    "cite-or-abstain": "cannot",
+    "cipherchat": "should_not",
+    "jailbreakbench-artifacts": "should_not",
+    "refusal-direction": "should_not",
+    "safedecoding": "should_not",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +71,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _row(raw: dict[str, str], source: str) -> Row:
+    implied = _IMPLIED_REASONS.get(source) if raw["label"] != "compliance" else None
     return Row(
         prompt=raw["prompt"],
         response=raw["response"],
         label=raw["label"],
         source=source,
         lang=raw.get("lang", ""),
-        reason=raw.get("reason"),
+        reason=raw.get("reason") or implied,
         weight=_WEAK_SOURCES.get(source, 1.0),
     )
 

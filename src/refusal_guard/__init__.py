@@ -1,7 +1,5 @@
 """Scores the output of language models for refusal, offline, and lets an app act on it."""
 
-from importlib.metadata import version
-
 from .conversation import Conversation, Message
 from .errors import InputError, RefusalDetected, RefusalGuardError
 from .guard import Guard
@@ -20,4 +18,12 @@ __all__ = [
     "RefusalGuardError",
     "Verdict",
 ]
-__version__ = version("refusal-guard")
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up only when asked: reading the metadata costs a good part of an import."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("refusal-guard")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

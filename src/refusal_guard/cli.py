@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import __version__
+import refusal_guard
+
 from .bulk import Group, Scan, Scanned, Tally, result_object
 from .conversation import Fields
 from .errors import RefusalGuardError
@@ -68,7 +69,8 @@ def scan(options: Namespace) -> int:
     with _progress_bar(job) as advance:
         job.run([advance, *([report.add] if report else [])])
     seconds = time.perf_counter() - started
-    Console(stderr=not isinstance(out, Path), highlight=False).print(_summary(job.tally, seconds))
+    console = Console(stderr=not isinstance(out, Path), highlight=False, soft_wrap=True)
+    console.print(_summary(job.tally), _sums(job.tally, seconds), sep="\n")
     if report:
         report.write(job.tally, guard)
     if options.fail_over is not None and job.tally.total.rate > options.fail_over:
@@ -123,8 +125,8 @@ class _progress_bar:
         self._bar.stop()
 
 
-def _summary(tally: Tally, seconds: float) -> Table:
-    table = Table(title=None, show_edge=False, pad_edge=False)
+def _summary(tally: Tally) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
     for name in ("", "rows", "refused", "rate", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right", overflow="fold")
     _add_group(table, "all judged", tally.total)
@@ -134,13 +136,13 @@ def _summary(tally: Tally, seconds: float) -> Table:
             _add_group(table, f"{kind} {name}", group)
         if len(largest) > _LARGEST_GROUPS:
             table.add_row(f"({len(largest) - _LARGEST_GROUPS} more {kind}s)")
-    labels = ", ".join(f"{count:,} {label}" for label, count in sorted(tally.labels.items()))
-    speed = tally.rows / max(seconds, 1e-9)
-    table.caption = (
-        f"{tally.rows:,} rows: {labels or 'none judged'}; {tally.broken:,} broken; {tally.written:,} written; {speed:,.0f} rows/s"
-    )
-    table.caption_justify = "left"
     return table
+
+
+def _sums(tally: Tally, seconds: float) -> str:
+    labels = ", ".join(f"{count:,} {label}" for label, count in sorted(tally.labels.items())) or "none judged"
+    speed = tally.rows / max(seconds, 1e-9)
+    return f"{tally.rows:,} rows: {labels}; {tally.broken:,} broken; {tally.written:,} written; {speed:,.0f} rows/s"
 
 
 def _add_group(table: Table, name: str, group: Group) -> None:
@@ -160,7 +162,7 @@ def _rate(text: str) -> float:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="refusal-guard", description="Scores the output of language models for refusal.")
-    parser.add_argument("--version", action="version", version=f"refusal-guard {__version__}")
+    parser.add_argument("--version", action="version", version=f"refusal-guard {refusal_guard.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = ArgumentParser(add_help=False)
     common.add_argument("--detector", default="embedded", metavar="NAME", help="embedded (default) or a model folder")

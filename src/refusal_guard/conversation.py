@@ -21,8 +21,8 @@ _MEDIA = {"image": "[image]", "audio": "[audio]", "video": "[video]", "file": "[
 # or that never closes) and the analysis channel of the harmony format.
 _REASONING = re.compile(
     r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)"
-    r"|<\|channel\|>(?:analysis|commentary).*?(?=<\|channel\|>final|<\|start\|>|\Z)"
-    r"|<\|(?:channel\|>final<\|message|start\|>assistant(?=<)|return|end)\|?>",
+    r"|<\|channel\|>(?:analysis|commentary).*?(?=<\|channel\|>final|\Z)"
+    r"|<\|channel\|>final<\|message\|>|<\|(?:return|end)\|>",
     re.DOTALL | re.IGNORECASE,
 )
 _SWALLOWED_OPENING = re.compile(r"\A(?:(?!<think).)*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)

@@ -7,20 +7,24 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, cast
-
-import zstandard
+from typing import IO, Any, Protocol, cast
 
 from .errors import InputError, MissingExtraError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 STANDARD_INPUT = "-"
 LONGEST_LINE = 256 * 1024 * 1024
 _PARQUET_ROWS = 256
-_DAMAGED = (EOFError, OSError, zlib.error, zstandard.ZstdError)
+_DAMAGED = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +58,25 @@ def open_rows(path: str) -> RowFile:
     Raises InputError when it is missing, a folder, not readable or not of that kind.
     """
     if path == STANDARD_INPUT:
-        return JsonLines("standard input", sys.stdin.buffer, sys.stdin.buffer, None)
+        return JsonLines("standard input", lambda: sys.stdin.buffer, None)
     try:
         if Path(path).suffix == ".parquet":
             return ParquetRows(path)
-        raw = Path(path).open("rb")  # noqa: SIM115 (the iteration closes it)
+        with Path(path).open("rb") as file:
+            size, start = os.fstat(file.fileno()).st_size, file.read(64)
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror or 'not a file of rows'}") from None
-    if Path(path).suffix == ".json" and raw.read(64).lstrip().startswith(b"["):
+    if Path(path).suffix == ".json" and start.lstrip().startswith(b"["):
         raise InputError(f"{path} is one JSON array; scan reads JSON Lines: jq -c '.[]' {path} > rows.jsonl")
-    raw.seek(0)
-    return JsonLines(path, raw, _decompressed(path, raw), os.fstat(raw.fileno()).st_size)
+    return JsonLines(path, lambda: Path(path).open("rb"), size)
 
 
-def _decompressed(path: str, raw: IO[bytes]) -> IO[bytes]:
-    match Path(path).suffix:
+def _decompressed(name: str, raw: IO[bytes]) -> IO[bytes]:
+    match Path(name).suffix:
         case ".gz":
             return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
         case ".zst":
-            return cast(IO[bytes], zstandard.open(cast(BinaryIO, raw), "rb"))
+            return cast(IO[bytes], zstd.ZstdFile(raw))
         case _:
             return raw
 
@@ -80,37 +84,37 @@ def _decompressed(path: str, raw: IO[bytes]) -> IO[bytes]:
 class JsonLines:
     """JSON Lines; blank lines are skipped, and a line that is no JSON object is a record with an error."""
 
-    def __init__(self, name: str, raw: IO[bytes], lines: IO[bytes], size: int | None) -> None:
+    def __init__(self, name: str, opener: Callable[[], IO[bytes]], size: int | None, *, longest_line: int = LONGEST_LINE) -> None:
         self.size = size
-        self._name, self._raw, self._lines = name, raw, lines
+        self._name, self._opener, self._longest_line = name, opener, longest_line
+        self._raw: IO[bytes] | None = None
 
     @property
     def position(self) -> int:
         """Bytes read of the file as it lies on disk."""
-        return 0 if self.size is None or self._raw.closed else self._raw.tell()
+        if self.size is None or self._raw is None:
+            return 0
+        return self.size if self._raw.closed else self._raw.tell()
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records; the file is closed at the end."""
-        number = 0
-        with self._raw:
-            while True:
-                number += 1
-                try:
-                    line = self._lines.readline(LONGEST_LINE)
-                    if len(line) == LONGEST_LINE:
-                        yield self._broken(number, f"the line is longer than {LONGEST_LINE // 1024**2} MiB")
+        with self._opener() as self._raw:
+            self._lines = _decompressed(self._name, self._raw)
+            try:
+                for number in count(1):
+                    line = self._lines.readline(self._longest_line)
+                    if not line:
+                        return
+                    if len(line) == self._longest_line:
+                        yield self._broken(number, f"the line is longer than {self._longest_line:,} bytes")
                         self._skip_rest_of_line()
-                        continue
-                except _DAMAGED as error:
-                    yield self._broken(number, f"the file is damaged from here on ({type(error).__name__})")
-                    return
-                if not line:
-                    return
-                if line.strip():
-                    yield self._read(number, line)
+                    elif line.strip():
+                        yield self._read(number, line)
+            except _DAMAGED as error:
+                yield self._broken(number, f"the file is damaged from here on ({type(error).__name__})")
 
     def _skip_rest_of_line(self) -> None:
-        while (part := self._lines.readline(LONGEST_LINE)) and not part.endswith(b"\n"):
+        while (part := self._lines.readline(self._longest_line)) and not part.endswith(b"\n"):
             pass
 
     def _read(self, number: int, line: bytes) -> Record:
@@ -214,7 +218,7 @@ class JsonLinesWriter:
             case ".gz":
                 return gzip.compress(data, compresslevel=6, mtime=0)
             case ".zst":
-                return zstandard.compress(data)
+                return zstd.compress(data)
             case _:
                 return data
 

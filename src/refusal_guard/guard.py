@@ -76,7 +76,9 @@ class Guard:
         except DetectorError as error:
             if self.on_error == "raise":
                 raise
-            return [self._unknown(refused=self.on_error == "refuse", error=str(error))] * len(conversations)
+            if len(conversations) > 1:  # one that breaks the detector must not take its neighbours along
+                return [verdict for conversation in conversations for verdict in self._judge([conversation])]
+            return [self._unknown(refused=self.on_error == "refuse", error=str(error))]
         return [self._unknown() if detection is None else self._verdict(detection) for detection in detections]
 
     def _detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:

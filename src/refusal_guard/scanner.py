@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from .conversation import Conversation
 from .detectors import Detector
 from .errors import InputError
 from .guard import Guard
@@ -50,19 +51,18 @@ class NoRefusal:
 
         An empty output is valid with risk -1.0.
         """
-        output = "" if output is None else output
-        verdict = self._guard.scan(prompt, output)
+        conversation = Conversation.from_pair(prompt, output)
+        whole = self._match_type is MatchType.FULL
+        pairs = [(conversation.prompt, text) for text in ([conversation.response] if whole else _split(conversation.response))]
+        scores = [round(verdict.score, 2) for verdict in self._guard.scan_many(pairs)]
         threshold = self._guard.threshold
-        scores = [verdict.score] if self._match_type is MatchType.FULL else self._sentence_scores(prompt, output)
-        rounded = [round(score, 2) for score in scores]
-        hit = next((score for score in rounded if score > threshold), None)
-        if hit is not None:
-            return output, False, calculate_risk_score(hit, threshold)
-        return output, True, calculate_risk_score(max(rounded, default=0.0), threshold)
+        first_hit = next((score for score in scores if score > threshold), None)
+        score = max(scores, default=0.0) if first_hit is None else first_hit
+        return conversation.response, first_hit is None, calculate_risk_score(score, threshold)
 
-    def _sentence_scores(self, prompt: str, output: str) -> list[float]:
-        pairs = [(prompt, output[span.start : span.end]) for span in sentences(output)]
-        return [verdict.score for verdict in self._guard.scan_many(pairs)]
+
+def _split(text: str) -> list[str]:
+    return [text[span.start : span.end] for span in sentences(text)]
 
 
 def calculate_risk_score(score: float, threshold: float) -> float:

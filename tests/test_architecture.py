@@ -1,0 +1,118 @@
+"""The house rules that a script can check: who imports whom, what is public, how large things get, what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import refusal_guard
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "refusal_guard"
+MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
+
+# Each layer may import itself (where it is one idea), the layers named, and nothing above.
+ALLOWED = {
+    "text": set(),
+    "errors": {"verdict"},
+    "verdict": set(),
+    "conversation": {"errors"},
+    "detectors": {"conversation", "errors", "text", "verdict"},
+    "guard": {"conversation", "detectors", "errors", "verdict"},
+    "scanner": {"conversation", "detectors", "errors", "guard", "text"},
+    "files": {"errors"},
+    "bulk": {"conversation", "errors", "files", "guard", "verdict"},
+    "report": {"bulk", "conversation", "errors", "files", "guard", "verdict"},
+    "testing": {"conversation", "verdict"},
+    "cli": {"bulk", "conversation", "errors", "files", "guard", "report", "verdict"},
+    "__init__": {"conversation", "errors", "guard", "scanner", "verdict"},
+}
+HEAVY = ("torch", "transformers", "onnxruntime", "tokenizers", "numpy", "rich", "pyarrow", "openai", "langchain_core", "httpx")
+
+
+def unit(name):
+    """The unit of the house a file belongs to: its module, or its first folder."""
+    return name.split("/")[0].removesuffix(".py")
+
+
+def imported_units(name, tree):
+    """The units of refusal_guard that a file imports, at any depth of its code."""
+    folders = name.split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folders[: len(folders) - node.level + 1]
+            target = [*base, *(node.module.split(".") if node.module else [])]
+            yield from (target[:1] if target else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "refusal_guard":
+            yield from node.module.split(".")[1:2]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_downwards(name):
+    here = unit(name)
+    beyond = {target for target in imported_units(name, MODULES[name]) if target != here} - ALLOWED[here]
+    assert not beyond, f"{name} may not import {sorted(beyond)}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_nothing_in_src_imports_integrations(name):
+    modules = [node.module or "" for node in ast.walk(MODULES[name]) if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in modules if module.startswith("refusal_guard_")]
+
+
+def test_public_names_are_few_sorted_and_real():
+    names = refusal_guard.__all__
+    assert names == sorted(names)
+    assert len(names) <= 20
+    assert all(getattr(refusal_guard, name).__module__.startswith("refusal_guard.") for name in names)
+    public = {name for name, value in vars(refusal_guard).items() if isinstance(value, type)}
+    assert public == set(names)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_files_and_functions_stay_small(name):
+    assert len((SOURCE / name).read_text().splitlines()) <= 400
+    functions = [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not [node.name for node in functions if node.end_lineno - node.lineno + 1 > 60]
+
+
+def test_the_median_function_is_short():
+    functions = [node for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    lengths = sorted(node.end_lineno - node.lineno + 1 for node in functions)
+    assert lengths[len(lengths) // 2] <= 12
+
+
+def test_no_mocks_in_the_tests():
+    this = Path(__file__)
+    used = [path.name for path in (ROOT / "tests").rglob("*.py") if path != this and "unittest.mock" in path.read_text()]
+    assert not used
+
+
+def in_fresh_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_importing_loads_nothing_heavy():
+    loaded = in_fresh_python(f"import sys, refusal_guard; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_importing_and_scanning_open_no_socket_and_importing_reads_no_model():
+    code = """
+import sys
+sockets, opened = [], []
+def watch(event, arguments):
+    if event.startswith("socket."):
+        sockets.append(event)
+    elif event == "open" and "models" in str(arguments[0]):
+        opened.append(arguments[0])
+sys.addaudithook(watch)
+import refusal_guard
+assert not opened, opened
+verdict = refusal_guard.Guard().scan("p", "I'm sorry, I can't help with that, although it depends.")
+assert verdict.refused and opened
+print(sockets)
+"""
+    assert in_fresh_python(code).strip() == "[]"

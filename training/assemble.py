@@ -1,0 +1,119 @@
+"""Puts a model folder together: files, calibration, threshold and hashes, all chosen on the held-out tenth of the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from refusal_guard.detectors.embedded.linear import LinearModel
+from refusal_guard.detectors.embedded.passages import TokenBudget
+from refusal_guard.detectors.embedded.runtime import Runtime
+from refusal_guard.text import clip, plain, sentences
+
+from .encoder import restore
+from .export import export_encoder, export_linear
+from .rows import LABELS, Row
+
+WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
+# Of the rows the first stage settles alone, this share may be wrong on the held-out rows.
+SETTLED_ERROR = 0.004
+REASON_MARGIN = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What both stages say of the held-out rows: logits that a row declines, and the truth."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    declines: NDArray[np.bool_]
+    partial: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+
+def assemble(linear: LinearModel, checkpoint: Path, rows: Sequence[Row], folder: Path) -> None:
+    """Write the weights and config.json of a model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = restore(checkpoint)
+    export_encoder(model, folder / "encoder.onnx")
+    export_linear(linear, folder / "linear.safetensors")
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    readings = read(Runtime.load(folder, asdict(TokenBudget())), [row for row in rows if row.held_out])
+    config = {
+        "format": 1,
+        "name": folder.name,
+        "labels": LABELS,
+        **calibrated(readings),
+        "reason_margin": REASON_MARGIN,
+        "tokens": asdict(TokenBudget()),
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in WEIGHTS},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read(runtime: Runtime, rows: Sequence[Row]) -> Readings:
+    """Run both stages, as shipped, on every row that has text; the project's own rows get half of the total weight."""
+    rows = [row for row in rows if sentences(clip(row.response)[0])]
+    first, second = zip(*(_logits(runtime, row) for row in rows), strict=True)
+    own = np.array([row.own for row in rows])
+    weights = np.where(own, 0.5 / max(own.sum(), 1), 0.5 / max((~own).sum(), 1)) * len(rows)
+    labels = np.array([row.label for row in rows])
+    return Readings(np.array(first), np.array(second), labels != "compliance", labels == "partial", weights)
+
+
+def _logits(runtime: Runtime, row: Row) -> tuple[float, float]:
+    spans = sentences(clip(row.response)[0])
+    first, scores = runtime.linear.read(spans)
+    compliance, partial, refusal = runtime.encoder_logits(plain(clip(row.prompt)[0]), spans, scores)
+    return first, float(np.logaddexp(partial, refusal)) - compliance
+
+
+def calibrated(readings: Readings) -> dict[str, object]:
+    """Return the config's settle, blend and threshold parts.
+
+    Both calibrations are logistic (Platt 1999) and fitted without regularisation on the weighted held-out rows.
+    """
+    both = np.column_stack((readings.first, readings.second))
+    blend = _logistic(both, readings)
+    alone = _logistic(readings.first[:, None], readings)
+    below, above = settle_band(readings)
+    blended = 1 / (1 + np.exp(-(both @ blend.coef_[0] + blend.intercept_[0])))
+    return {
+        "threshold": round(best_threshold(blended, readings), 3),
+        "settle": {"below": below, "above": above, "scale": float(alone.coef_[0][0]), "bias": float(alone.intercept_[0])},
+        "blend": {"first": float(blend.coef_[0][0]), "second": float(blend.coef_[0][1]), "bias": float(blend.intercept_[0])},
+    }
+
+
+def _logistic(features: NDArray[np.float64], readings: Readings) -> LogisticRegression:
+    return LogisticRegression(C=1e6).fit(features, readings.declines, sample_weight=readings.weights)
+
+
+def settle_band(readings: Readings) -> tuple[float, float]:
+    """Return the logits between which the first stage passes a row on: outside, at most SETTLED_ERROR of the rows are wrong."""
+    order = np.argsort(readings.first)
+    logits, declines = readings.first[order], readings.declines[order]
+    rank = np.arange(1, len(order) + 1)
+    low = np.flatnonzero(np.cumsum(declines) / rank <= SETTLED_ERROR)
+    high = np.flatnonzero(np.cumsum(~declines[::-1]) / rank <= SETTLED_ERROR)
+    return float(logits[low[-1]]) if len(low) else -np.inf, float(logits[::-1][high[-1]]) if len(high) else np.inf
+
+
+def best_threshold(scores: NDArray[np.float64], readings: Readings) -> float:
+    """Return the threshold with the highest weighted F1, partial rows left out."""
+    whole = ~readings.partial
+    scores, declines, weights = scores[whole], readings.declines[whole], readings.weights[whole]
+    candidates = np.linspace(0.2, 0.8, 121)
+    return float(max(candidates, key=lambda t: _f1(scores >= t, declines, weights)))
+
+
+def _f1(flagged: NDArray[np.bool_], declines: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+    hits = weights[flagged & declines].sum()
+    return float(2 * hits / (weights[flagged].sum() + weights[declines].sum()))
