@@ -11,7 +11,9 @@ NEEDED = ("py.typed", "report.html", "models/refusal-v1/encoder.onnx", "models/r
 def problems(wheel: Path) -> list[str]:
     names = zipfile.ZipFile(wheel).namelist()
     found = [f"lacks {name}" for name in NEEDED if f"refusal_guard/{name}" not in names]
-    found += [f"holds {name}" for name in names if name.endswith((".jsonl", ".gz", ".pt", ".pkl")) or name.startswith(("tests/", "training/"))]
+    found += [
+        f"holds {name}" for name in names if name.endswith((".jsonl", ".gz", ".pt", ".pkl")) or name.startswith(("tests/", "training/"))
+    ]
     if wheel.stat().st_size > LARGEST:
         found.append(f"has {wheel.stat().st_size:,} bytes")
     return found

@@ -61,14 +61,20 @@ def assemble(linear: LinearModel, checkpoint: Path, rows: Sequence[Row], folder:
 def read(runtime: Runtime, rows: Sequence[Row]) -> Readings:
     """Run both stages, as shipped, on every row that has text; the project's own rows get half of the total weight."""
     rows = [row for row in rows if sentences(clip(row.response)[0])]
-    first, second = zip(*(_logits(runtime, row) for row in rows), strict=True)
+    first, second = zip(*(both_logits(runtime, row) for row in rows), strict=True)
     own = np.array([row.own for row in rows])
     weights = np.where(own, 0.5 / max(own.sum(), 1), 0.5 / max((~own).sum(), 1)) * len(rows)
     labels = np.array([row.label for row in rows])
     return Readings(np.array(first), np.array(second), labels != "compliance", labels == "partial", weights)
 
 
-def _logits(runtime: Runtime, row: Row) -> tuple[float, float]:
+def first_logit(runtime: Runtime, row: Row) -> float:
+    """Return the first stage's logit that a row declines."""
+    return runtime.linear.read(sentences(clip(row.response)[0]))[0]
+
+
+def both_logits(runtime: Runtime, row: Row) -> tuple[float, float]:
+    """Return both stages' logits that a row declines."""
     spans = sentences(clip(row.response)[0])
     first, scores = runtime.linear.read(spans)
     compliance, partial, refusal = runtime.encoder_logits(plain(clip(row.prompt)[0]), spans, scores)

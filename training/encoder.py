@@ -130,7 +130,7 @@ def tensors(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
 def train(
     model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row], *, epochs: int, peak: float, seed: int
 ) -> Iterator[float]:
-    """Fine-tune in place; yields the mean loss of each epoch. `peak` scales both learning rates."""
+    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early. `peak` scales both learning rates."""
     rng, budget = random.Random(seed), TokenBudget()
     fresh = model.bert.embeddings.word_embeddings.fresh
     body = [parameter for parameter in model.parameters() if parameter is not fresh]

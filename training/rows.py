@@ -63,6 +63,13 @@ def load_own() -> list[Row]:
     return [replace(_row(raw, f"own/{path.stem}"), weight=2.0) for path in sorted(OWN_ROWS.glob("*.jsonl")) for raw in read_jsonl(path)]
 
 
+def load_evaluation(folder: Path) -> dict[str, list[Row]]:
+    """Read eval/*.jsonl(.gz) of a folder, by file; rows whose label rests on something else than declining are left out."""
+    found = {path.name.split(".")[0]: list(read_jsonl(path)) for path in sorted((folder / "eval").glob("*.jsonl*"))}
+    apart = ("off_topic_answer", "no_refusal_wording")
+    return {name: [_row(raw, name) for raw in rows if not (raw.get("category") or "").endswith(apart)] for name, rows in found.items()}
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, str]]:
     """Yield the objects of a JSON Lines file, plain or gzip."""
     opener = gzip.open if path.suffix == ".gz" else open
@@ -96,6 +103,26 @@ def late_refusals(rows: Iterable[Row], share: float, rng: random.Random) -> list
     long_answers = [row for row in rows if row.label == "compliance" and len(row.response) > 800 and row.lang in endings]
     chosen = rng.sample(long_answers, int(share * len(long_answers)))
     return [_with_ending(row, rng.choice(endings[row.lang]), rng) for row in chosen]
+
+
+def empty_talk(count: int, rng: random.Random) -> list[Row]:
+    """Return responses that say nothing, such as a broken model's: repeated words, letters, numbers and signs are no refusals."""
+    scripts = [
+        "abcdefghijklmnopqrstuvwxyz",
+        "абвгдежзиклмнопрст",
+        "אבגדהוזחטיכלמנסע",
+        "ابتثجحخدذرزسشص",
+        "กขคงจฉชซญดต",
+        "あいうえおかきくけこ",
+    ]
+    scripts += ["가나다라마바사아자차카", "अआइईउऊकखगघ", "的一是不了人我在有他", "0123456789", ".,;:-_=+*#/", "😀🎉🔥👍✨"]
+    found = []
+    for _ in range(count):
+        letters = rng.choice(scripts)
+        words = ["".join(rng.choices(letters, k=rng.randrange(1, 9))) for _ in range(rng.choice((1, 3, 30)))]
+        text = rng.choice((" ", "", "\n")).join(rng.choices(words, k=rng.choice((1, 5, 60, 400))))
+        found.append(Row(prompt="", response=text, label="compliance", source="empty-talk", lang="", weight=0.5))
+    return found
 
 
 def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:
