@@ -1,0 +1,131 @@
+"""Writes the measured figures into README.md and the model card, from benchmarks/results/ and the model's metrics.json.
+
+    python benchmarks/tables.py            write
+    python benchmarks/tables.py --check    exit with 1 when a document is not up to date
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MODEL = ROOT / "src" / "refusal_guard" / "models" / "refusal-v1"
+CARD = ROOT / "benchmarks" / "card.md"
+OURS = "embedded"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(figure: dict[str, Any]) -> str:
+    return "–" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def _with_interval(figure: dict[str, Any]) -> str:
+    return _number(figure) if figure["low"] is None else f"{_number(figure)} ({figure['low']:.3f}–{figure['high']:.3f})"
+
+
+def quality() -> str:
+    """One line per labelled set: ours with intervals, and the F1 of each phrase list that was installed when it ran."""
+    results = read(RESULTS / "quality.json")
+    peers = sorted({name for by_detector in results.values() for name in by_detector} - {OURS})
+    rows = []
+    for name, by_detector in results.items():
+        ours = by_detector[OURS]["partial_left_out"]
+        counted = by_detector[OURS]["partial_counted"]
+        others = [_number(by_detector[peer]["partial_left_out"]["f1"]) if peer in by_detector else "–" for peer in peers]
+        cells = [name, f"{ours['rows']:,} ({ours['refusals']:,})", _number(ours["precision"]), _number(ours["recall"])]
+        cells += [_with_interval(ours["f1"]), _with_interval(ours["false_positive_rate"]), _number(ours["auroc"]), _number(counted["f1"])]
+        rows.append([*cells, *others])
+    header = ["rows of", "n (refusals)", "precision", "recall", "F1 (95 %)", "false-positive rate (95 %)", "AUROC", "F1, partial counted"]
+    return table([*header, *(f"F1 of {peer}" for peer in peers)], rows)
+
+
+def speed() -> str:
+    """One line per figure."""
+    results = read(RESULTS / "latency.json")
+    pairs, scan, size, start = (results[name] for name in ("one_by_one", "bulk", "sizes", "start_up"))
+    rows = [
+        ["`import refusal_guard`", f"{start['import_seconds']:.2f} s"],
+        ["process start to first verdict", f"{start['first_verdict_seconds']:.2f} s"],
+        ["one pair, one core: mean, median, p99, dearest", " · ".join(f"{pairs['ours_ms'][k]:.1f} ms" for k in ("mean", "median", "p99", "max"))],
+        ["pairs that the encoder reads", f"{results['read_closely']['share']:.0%}"],
+        [f"`scan` of {scan['rows']:,} rows, two cores", f"{scan['rows_per_second']:,.0f} rows/s, {scan['peak_memory_mb']:,.0f} MB at the peak"],
+        ["wheel, installed environment", f"{size['wheel_mb']:.0f} MB, {size['environment_mb']:.0f} MB"],
+    ]
+    if "pipeline_ms" in pairs:
+        rows.insert(3, ["distilroberta-sized pipeline at 128 tokens, same pairs in turn: mean", f"{pairs['pipeline_ms']['mean']:.0f} ms"])
+        rows.insert(4, ["times cheaper on average", f"{pairs['times_cheaper_on_average']:.0f}"])
+        rows.insert(5, ["dearest pair against the mean pipeline call", f"{pairs['dearest_pair_over_mean_pipeline']:.2f}"])
+    return table(["figure", "measured"], rows)
+
+
+def alternatives() -> str:
+    """One line per kind of model that was compared."""
+    comparison = read(MODEL / "metrics.json")["comparison"]
+    sets = list(next(iter(comparison.values()))["sets"])
+    rows = []
+    for name, found in comparison.items():
+        cells = [f"{found['sets'][s]['f1']:.3f} / {found['sets'][s]['false_positive_rate']:.3f}" for s in sets]
+        rows.append([name, f"{found['milliseconds']['mean']:.2f}", f"{found['megabytes']:.1f}", *cells])
+    return table(["model", "ms a pair", "MB", *sets], rows)
+
+
+def facts() -> str:
+    """What config.json and metrics.json say of the model, in a line each."""
+    config, rows = read(MODEL / "config.json"), read(MODEL / "metrics.json")["rows"]
+    lines = [
+        f"- threshold {config['threshold']}, chosen on {rows['held_out']:,} held-out rows",
+        f"- trained on {rows['training']:,} rows; the project wrote {rows['own']:,} of all rows itself",
+        f"- the first stage decides alone below logit {config['settle']['below']:.2f} and above {config['settle']['above']:.2f}",
+        f"- tokens read by the encoder: {', '.join(f'{part} {count}' for part, count in config['tokens'].items())}",
+    ]
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {"quality": quality, "speed": speed, "alternatives": alternatives, "facts": facts}
+
+
+def filled(text: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` by the part of that name."""
+    for name, part in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if pattern.search(text):
+            body = part()
+            text = pattern.sub(lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text)
+    return text
+
+
+def documents() -> dict[Path, str]:
+    """Return each generated document and what it should hold."""
+    readme = ROOT / "README.md"
+    card = Template(CARD.read_text(encoding="utf-8")).substitute({name: part() for name, part in PARTS.items()})
+    return {readme: filled(readme.read_text(encoding="utf-8")), MODEL / "README.md": card}
+
+
+def main() -> int:
+    stale = [path for path, text in documents().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not up to date: make docs")
+        return int(bool(stale))
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
