@@ -17,13 +17,15 @@ from typing import Any
 
 from peers import installed_phrase_lists
 
-from refusal_guard import Guard
+from refusal_guard import Guard, NoRefusal
 from refusal_guard.evaluate import evaluate
 from refusal_guard.files import open_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality.json"
 GOLDEN = HERE.parent / "tests" / "data" / "golden.jsonl"
+LLM_GUARD_CASES = GOLDEN.with_name("llm_guard_cases.jsonl")
+CONFORMANCE = "LLM Guard's cases"
 # Rows whose label rests on something else than declining are reported apart: fluent answers to another question, and
 # human "refusals" that hold no refusal wording.
 APART = ("off_topic_answer", "no_refusal_wording")
@@ -71,7 +73,21 @@ def main() -> None:
                 f"{name:24} {detector:24} n={figures['rows']:5}", *(_show(figures, key) for key in ("f1", "precision", "recall")), end=" "
             )
             print(_show(figures, "false_positive_rate"), _show(figures, "auroc"), flush=True)
+    results[CONFORMANCE] = exact_risks()
+    print(CONFORMANCE, results[CONFORMANCE])
     options.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
+def exact_risks() -> dict[str, int]:
+    """Count on how many of LLM Guard's own test cases the scanner's validity, and its risk to the decimal, are theirs."""
+    scanner = NoRefusal()
+    cases = [json.loads(line) for line in LLM_GUARD_CASES.read_text(encoding="utf-8").splitlines()]
+    found = [scanner.scan("", case["output"]) for case in cases]
+    return {
+        "cases": len(cases),
+        "same_validity": sum(valid is case["valid"] for (_, valid, _), case in zip(found, cases, strict=True)),
+        "same_risk": sum(risk == case["risk"] for (_, _, risk), case in zip(found, cases, strict=True)),
+    }
 
 
 def _show(figures: dict[str, Any], key: str) -> str:

@@ -1,7 +1,7 @@
 """Writes the measured figures into README.md and the model card, from benchmarks/results/ and the model's metrics.json.
 
-    python benchmarks/tables.py            write
-    python benchmarks/tables.py --check    exit with 1 when a document is not up to date
+python benchmarks/tables.py            write
+python benchmarks/tables.py --check    exit with 1 when a document is not up to date
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def _with_interval(figure: dict[str, Any]) -> str:
 def quality() -> str:
     """One line per labelled set: ours with intervals, and the F1 of each phrase list that was installed when it ran."""
     results = read(RESULTS / "quality.json")
+    cases = results.pop("LLM Guard's cases")
     peers = sorted({name for by_detector in results.values() for name in by_detector} - {OURS})
     rows = []
     for name, by_detector in results.items():
@@ -51,7 +52,9 @@ def quality() -> str:
         cells += [_with_interval(ours["f1"]), _with_interval(ours["false_positive_rate"]), _number(ours["auroc"]), _number(counted["f1"])]
         rows.append([*cells, *others])
     header = ["rows of", "n (refusals)", "precision", "recall", "F1 (95 %)", "false-positive rate (95 %)", "AUROC", "F1, partial counted"]
-    return table([*header, *(f"F1 of {peer}" for peer in peers)], rows)
+    conformance = f"LLM Guard's {cases['cases']} test cases: the same validity on {cases['same_validity']}, "
+    conformance += f"the same risk to the decimal on {cases['same_risk']}."
+    return table([*header, *(f"F1 of {peer}" for peer in peers)], rows) + f"\n\n{conformance}"
 
 
 def speed() -> str:
@@ -61,9 +64,15 @@ def speed() -> str:
     rows = [
         ["`import refusal_guard`", f"{start['import_seconds']:.2f} s"],
         ["process start to first verdict", f"{start['first_verdict_seconds']:.2f} s"],
-        ["one pair, one core: mean, median, p99, dearest", " · ".join(f"{pairs['ours_ms'][k]:.1f} ms" for k in ("mean", "median", "p99", "max"))],
+        [
+            "one pair, one core: mean, median, p99, dearest",
+            " · ".join(f"{pairs['ours_ms'][k]:.1f} ms" for k in ("mean", "median", "p99", "max")),
+        ],
         ["pairs that the encoder reads", f"{results['read_closely']['share']:.0%}"],
-        [f"`scan` of {scan['rows']:,} rows, two cores", f"{scan['rows_per_second']:,.0f} rows/s, {scan['peak_memory_mb']:,.0f} MB at the peak"],
+        [
+            f"`scan` of {scan['rows']:,} rows, two cores",
+            f"{scan['rows_per_second']:,.0f} rows/s, {scan['peak_memory_mb']:,.0f} MB at the peak",
+        ],
         ["wheel, installed environment", f"{size['wheel_mb']:.0f} MB, {size['environment_mb']:.0f} MB"],
     ]
     if "pipeline_ms" in pairs:
