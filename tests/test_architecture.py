@@ -25,6 +25,7 @@ ALLOWED = {
     "files": {"errors"},
     "bulk": {"conversation", "errors", "files", "guard", "verdict"},
     "report": {"bulk", "conversation", "errors", "files", "guard", "verdict"},
+    "evaluate": {"errors", "verdict"},
     "testing": {"conversation", "verdict"},
     "cli": {"bulk", "conversation", "errors", "files", "guard", "report", "verdict"},
     "__init__": {"conversation", "errors", "guard", "scanner", "verdict"},

@@ -78,6 +78,11 @@ def test_a_conversation_with_a_second_response_is_an_error():
         Guard(FixedDetector(0.5)).scan(Conversation.from_pair("p", "r"), "again")
 
 
+def test_a_prompt_without_a_response_is_an_error_and_not_an_empty_answer():
+    with pytest.raises(InputError, match="needs its response"):
+        Guard(FixedDetector(0.5)).scan("I'm sorry, I can't help with that.")
+
+
 @pytest.mark.parametrize("bad", [b"bytes", 7, {"role": "user"}])
 def test_wrong_types_are_input_errors(bad):
     with pytest.raises(InputError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args, overload
 
 from .conversation import Conversation
 from .detectors import Detector, load_detector
@@ -15,6 +15,7 @@ OnError = Literal["raise", "pass", "refuse"]
 Scannable = Conversation | tuple[str | None, str | None] | Sequence[Mapping[str, Any]]
 DEFAULT_THRESHOLD = 0.5
 _PROVIDER = "provider"
+_MISSING: Final = object()
 
 
 class Guard:
@@ -36,16 +37,24 @@ class Guard:
         self.on_error = on_error
         self.threshold = _checked(getattr(self.detector, "threshold", DEFAULT_THRESHOLD) if threshold is None else threshold)
 
-    def scan(self, prompt: str | Conversation | Sequence[Mapping[str, Any]] | None, response: str | None = None) -> Verdict:
+    @overload
+    def scan(self, prompt: str | None, response: str | None) -> Verdict: ...
+
+    @overload
+    def scan(self, prompt: Conversation | Sequence[Mapping[str, Any]], /) -> Verdict: ...
+
+    def scan(self, prompt: Any, response: Any = _MISSING) -> Verdict:
         """Return the verdict on one response.
 
         Takes a prompt and a response, or a Conversation or a list of chat messages alone. Raises InputError for anything else and
         DetectorError when the detector fails (see `on_error`).
         """
-        alone = isinstance(prompt, Conversation) or (isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes))
-        if alone and response is not None:
+        paired = prompt is None or isinstance(prompt, str | bytes)
+        if paired and response is _MISSING:
+            raise InputError("a prompt needs its response: scan(prompt, response)")
+        if not paired and response is not _MISSING:
             raise InputError("a conversation holds its response already: pass it alone")
-        return self.scan_many([cast(Scannable, prompt) if alone else cast(Scannable, (prompt, response))])[0]
+        return self.scan_many([(prompt, response) if paired else prompt])[0]
 
     def scan_many(self, items: Iterable[Scannable]) -> list[Verdict]:
         """Return the verdicts on many responses, in order.
