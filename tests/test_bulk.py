@@ -112,6 +112,26 @@ def test_another_scan_is_not_taken_for_the_interrupted_one(tmp_path, source):
         Scan(Guard(FixedDetector(refuses), threshold=0.7), [source], out, resume=True)
 
 
+def test_a_note_never_outlives_the_output_it_speaks_of(tmp_path, source):
+    def stop(_rows):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        Scan(Guard(FixedDetector(refuses)), [source], out).run([stop])
+    note = (tmp_path / "out.jsonl.progress").read_bytes()
+
+    def killed(_conversation):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # starts over, and stops before its first row is safe
+        Scan(Guard(FixedDetector(killed)), [source], out).run()
+    assert not (tmp_path / "out.jsonl.progress").exists()
+    (tmp_path / "out.jsonl.progress").write_bytes(note)
+    with pytest.raises(InputError, match="left behind"):
+        Scan(Guard(FixedDetector(refuses)), [source], out, resume=True)
+
+
 def test_what_cannot_be_resumed_says_so(tmp_path, source):
     with pytest.raises(InputError, match="--out"):
         Scan(Guard(FixedDetector(0.1)), [source], None, resume=True)
@@ -122,13 +142,13 @@ def test_what_cannot_be_resumed_says_so(tmp_path, source):
 def test_an_input_is_never_overwritten(tmp_path, source):
     before = (tmp_path / "in.jsonl").read_bytes()
     with pytest.raises(InputError, match="also an input"):
-        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "." / "in.jsonl")
+        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "." / "in.jsonl").run()
     assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
 def test_an_output_that_cannot_be_opened_is_an_input_error(tmp_path, source):
     with pytest.raises(InputError, match="can't write"):
-        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "no" / "folder" / "out.jsonl")
+        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "no" / "folder" / "out.jsonl").run()
 
 
 def test_memory_does_not_grow_with_the_rows():
@@ -146,6 +166,16 @@ def test_memory_does_not_grow_with_the_rows():
         next(scanned)
     assert read_ahead < 1_400
     scanned.close()
+
+
+def test_long_rows_are_committed_in_small_parts(tmp_path):
+    rows = [{"prompt": "p", "response": "yes " * 300_000} for _ in range(60)]
+    parts = []
+    Scan(Guard(FixedDetector(0.1)), [write(tmp_path / "in.jsonl", rows)], tmp_path / "out.jsonl").run(
+        [lambda rows: parts.append(len(rows))]
+    )
+    assert sum(parts) == 60
+    assert max(parts) <= 15
 
 
 def test_groups_stay_few_however_many_models_there_are(tmp_path):
@@ -187,4 +217,4 @@ def test_parquet_in_and_out(tmp_path):
 
 def test_parquet_out_needs_parquet_in(tmp_path, source):
     with pytest.raises(InputError, match=r"\.jsonl"):
-        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "out.parquet")
+        Scan(Guard(FixedDetector(0.1)), [source], tmp_path / "out.parquet").run()

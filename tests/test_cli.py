@@ -5,6 +5,7 @@ import os
 import pty
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 
 import pytest
 
+from refusal_guard.detectors.embedded import DEFAULT_MODEL, MODELS
 from refusal_guard.files import open_rows
 
 COMMAND = [sys.executable, "-m", "refusal_guard.cli"]
@@ -195,6 +197,23 @@ def test_a_report_that_cannot_be_written_fails_before_the_scan(rows, tmp_path):
     done = run("scan", rows, "--out", tmp_path / "out.jsonl", "--report", tmp_path / "no" / "report.html")
     assert done.returncode == 2
     assert b"can't write" in done.stderr
+
+
+def test_a_broken_model_stops_before_the_first_row(rows, tmp_path):
+    model = shutil.copytree(MODELS / DEFAULT_MODEL, tmp_path / "model")
+    (model / "encoder.onnx").write_bytes(b"not the model")
+    done = run("scan", rows, "--detector", model, "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert b"encoder.onnx is not the file recorded" in done.stderr
+
+
+def test_escape_sequences_and_markup_do_not_reach_the_terminal(tmp_path):
+    shown = run("check", "--prompt", "p", "--response", f"{REFUSAL[:-1]} \x1b[31mred\x1b[0m \udcff.").stdout
+    assert b"\x1b" not in shown
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "p", "response": ANSWER, "model": "\x1b[2J[red]x\ud800"}])
+    sums = run("scan", path, "--out", tmp_path / "o.jsonl").stdout
+    assert b"\x1b" not in sums
+    assert b"[red]x" in sums
 
 
 def test_lone_surrogates_pass_through(tmp_path):

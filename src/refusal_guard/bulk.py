@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from .conversation import Conversation, Fields
 from .errors import InputError
-from .files import JsonLinesWriter, ParquetWriter, Record, RowFile, RowWriter, open_rows
+from .files import JsonLinesWriter, NoWriter, ParquetWriter, Record, RowFile, RowWriter, open_rows
 from .guard import Guard
 from .verdict import Label, Verdict
 
+_Item = TypeVar("_Item", Record, "Scanned")
 Keep = Literal["all", "compliance", "refusal"]
 RESULT_FIELD = "refusal_guard"
-_BATCH = 32
-_COMMIT_ROWS = 2_048
+# A part is cut at whichever comes first: so many rows, or so many bytes, which bounds memory however long the rows are.
+_BATCH = 32, 4 * 1024**2
+_COMMIT = 2_048, 16 * 1024**2
+_COMMIT_SECONDS = 1.0
 _MOST_GROUPS = 1_000
 _OTHERS = "(others)"
 _Z95 = 1.959964
@@ -129,11 +133,25 @@ def scan_records(guard: Guard, records: Iterable[Record], fields: Fields = Field
     pending: deque[Future[list[Scanned]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         while True:
-            while len(pending) < 2 * workers and (batch := list(islice(source, _BATCH))):
+            while len(pending) < 2 * workers and (batch := _part(source, lambda record: record.size, _BATCH)):
                 pending.append(pool.submit(_scan_batch, guard, batch, fields))
             if not pending:
                 return
             yield from pending.popleft().result()
+
+
+def _part(rows: Iterator[_Item], size_of: Callable[[_Item], int], limits: tuple[int, int], seconds: float = math.inf) -> list[_Item]:
+    """Take rows until one of the limits (rows, bytes) or the time is reached; empty when there are none left."""
+    part: list[_Item] = []
+    most_rows, room = limits
+    started = time.monotonic()
+    while len(part) < most_rows and room > 0 and time.monotonic() - started < seconds:
+        row = next(rows, None)
+        if row is None:
+            break
+        part.append(row)
+        room -= size_of(row)
+    return part
 
 
 def _scan_batch(guard: Guard, batch: Sequence[Record], fields: Fields) -> list[Scanned]:
@@ -166,7 +184,7 @@ class Scan:
     """A scan of files into an output: `run` does it and hands each batch to the listeners; `tally` and `sources` tell how far it is.
 
     With `resume`, an output that an earlier, interrupted scan of the same inputs left behind is continued: no row is lost and none
-    written twice. Raises InputError when an input can't be opened, or when the interrupted scan was another one.
+    written twice. Raises InputError when an input or the output can't be opened, or when the interrupted scan was another one.
     """
 
     def __init__(
@@ -183,48 +201,51 @@ class Scan:
         self._inputs = list(inputs)
         self.sources: list[RowFile] = [open_rows(name) for name in inputs]
         self._note = Path(f"{out}.progress") if isinstance(out, Path) and out.suffix != ".parquet" else None
-        before = self._earlier(resume)
-        self.tally = before.tally if before else Tally()
-        self._skip = self.tally.rows
-        self._writer = self._open(out, before.bytes if before else 0)
+        self._out = out
+        self._earlier = self._read_note() if resume else None
+        self.tally = self._earlier.tally if self._earlier else Tally()
 
     def run(self, listeners: Sequence[Callable[[Sequence[Scanned]], None]] = ()) -> Tally:
         """Scan everything; returns the tally. An OSError while writing leaves all committed rows intact, to be resumed."""
-        records = islice(chain.from_iterable(self.sources), self._skip, None)
+        records = islice(chain.from_iterable(self.sources), self.tally.rows, None)
         scanned = scan_records(self._guard, records, self._fields)
-        with closing(self._writer) if self._writer else nullcontext():
-            while rows := list(islice(scanned, _COMMIT_ROWS)):
-                self._take(rows)
+        with closing(self._writer()) as writer:
+            while rows := _part(scanned, lambda row: row.record.size, _COMMIT, _COMMIT_SECONDS):
+                self._take(rows, writer)
                 for listen in listeners:
                     listen(rows)
         if self._note:
             self._note.unlink(missing_ok=True)
         return self.tally
 
-    def _take(self, rows: Sequence[Scanned]) -> None:
+    def _take(self, rows: Sequence[Scanned], writer: RowWriter) -> None:
         tally = self.tally.model_copy(deep=True)
         for row in rows:
             tally.add(row)
         kept = [row for row in rows if row.kept(self._keep)]
         tally.written += len(kept)
-        if self._writer:
-            self._writer.write([row.row(self._guard.threshold, self._guard.detector.name) for row in kept])
-            self._remember(tally, self._writer.commit())
+        writer.write([row.row(self._guard.threshold, self._guard.detector.name) for row in kept])
+        self._remember(tally, writer.commit())
         self.tally = tally
 
-    def _open(self, out: RowWriter | Path | None, start: int) -> RowWriter | None:
+    def _writer(self) -> RowWriter:
+        out = self._out
         if not isinstance(out, Path):
-            return out
+            return out or NoWriter()
         if any(Path(name).resolve() == out.resolve() for name in self._inputs if name != "-"):
             raise InputError(f"{out} is also an input: write to another file")
         try:
-            return ParquetWriter(out, self.sources) if out.suffix == ".parquet" else JsonLinesWriter(out, start)
+            if self._note and not self._earlier:
+                self._note.unlink(missing_ok=True)  # it speaks of an output that is now overwritten
+            if out.suffix == ".parquet":
+                return ParquetWriter(out, self.sources)
+            return JsonLinesWriter(out, self._earlier.bytes if self._earlier else 0)
         except OSError as error:
             raise InputError(f"can't write {out}: {error.strerror}") from None
 
-    def _earlier(self, resume: bool) -> Progress | None:
-        if not resume:
-            return None
+    def _read_note(self) -> Progress | None:
+        """Return how far an interrupted scan came; None when there was none."""
+        out = self._out
         if self._note is None or "-" in self._inputs:
             raise InputError("only a scan of files into a JSON Lines file (--out) can be resumed")
         try:
@@ -235,6 +256,8 @@ class Scan:
             raise InputError(f"{self._note} can't be read: scan again without resuming") from None
         if earlier.model_copy(update={"bytes": 0, "tally": Tally()}) != self._progress(Tally(), 0):
             raise InputError("the interrupted scan had other inputs, another detector or other settings: scan again without resuming")
+        if not isinstance(out, Path) or not out.exists() or out.stat().st_size < earlier.bytes:
+            raise InputError(f"{out} is not what the interrupted scan left behind: scan again without resuming")
         return earlier
 
     def _progress(self, tally: Tally, length: int) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -12,12 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 import refusal_guard
 
 from .bulk import Group, Scan, Scanned, Tally, result_object
-from .conversation import Fields
-from .errors import RefusalGuardError
+from .conversation import Conversation, Fields
+from .errors import InputError, RefusalGuardError
 from .files import STANDARD_INPUT, StreamWriter
 from .guard import Guard
 from .report import Report
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"refusal-guard: {error}", markup=False)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): stop without a word, and keep Python from flushing into the closed pipe.
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
         errors.print(f"refusal-guard: {error.strerror or error}; rows written so far are intact (scan --resume goes on)", markup=False)
@@ -66,7 +68,7 @@ def scan(options: Namespace) -> int:
     job = Scan(guard, options.files, out, fields=fields, keep=options.keep, resume=options.resume)
     report = Report(Path(options.report)) if options.report else None
     started = time.perf_counter()
-    with _progress_bar(job) as advance:
+    with _ProgressBar(job) as advance:
         job.run([advance, *([report.add] if report else [])])
     seconds = time.perf_counter() - started
     console = Console(stderr=not isinstance(out, Path), highlight=False, soft_wrap=True)
@@ -79,13 +81,14 @@ def scan(options: Namespace) -> int:
 
 
 def _guard(options: Namespace) -> Guard:
-    return Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise")
+    """Make the guard. A scan takes what fails on the row; a detector that does not run at all fails here, before the first row."""
+    guard = Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise")
+    guard.detector.detect([Conversation.from_pair("", "Hello.")])
+    return guard
 
 
 def _from_standard_input() -> str:
     """Return what is on standard input; bytes that are no UTF-8 are an error, not a guess."""
-    from .errors import InputError
-
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
@@ -98,10 +101,15 @@ def _sentence(verdict: Verdict, response: str) -> str:
     line += f", {verdict.reason.replace('_', ' ')}" if verdict.reason else ""
     line += f", {verdict.signal}" if verdict.signal else ""
     line += ")"
-    return f"{line}\n  {response[slice(*verdict.evidence)]}" if verdict.evidence else line
+    return f"{line}\n  {_printable(response[slice(*verdict.evidence)])}" if verdict.evidence else line
 
 
-class _progress_bar:
+def _printable(text: str) -> str:
+    """Return foreign text without what a terminal would obey: escape sequences, direction marks, lone surrogates."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+class _ProgressBar:
     """A progress bar on standard error where that is a terminal; yields what to call with each batch of rows."""
 
     def __init__(self, job: Scan) -> None:
@@ -147,7 +155,7 @@ def _sums(tally: Tally, seconds: float) -> str:
 
 def _add_group(table: Table, name: str, group: Group) -> None:
     low, high = group.interval
-    table.add_row(name, f"{group.judged:,}", f"{group.refused:,}", f"{group.rate:.1%}", f"{low:.1%} - {high:.1%}")
+    table.add_row(Text(_printable(name)), f"{group.judged:,}", f"{group.refused:,}", f"{group.rate:.1%}", f"{low:.1%} - {high:.1%}")
 
 
 def _rate(text: str) -> float:

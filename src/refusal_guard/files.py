@@ -29,12 +29,16 @@ _DAMAGED = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as it was read: its fields, or what is wrong with it. `number` counts lines (Parquet: rows) from 1."""
+    """One row as it was read: its fields, or what is wrong with it.
+
+    `number` counts lines (Parquet: rows) from 1; `size` is about how many bytes the row takes.
+    """
 
     file: str
     number: int
     row: dict[str, Any] | None
     error: str | None = None
+    size: int = 1_000
 
 
 class RowFile(Protocol):
@@ -128,7 +132,7 @@ class JsonLines:
             return self._broken(number, f"JSON that can't be read ({type(error).__name__})")
         if not isinstance(row, dict):
             return self._broken(number, f"a row must be a JSON object, not {type(row).__name__}")
-        return Record(self._name, number, row)
+        return Record(self._name, number, row, size=len(line))
 
     def _broken(self, number: int, what: str) -> Record:
         return Record(self._name, number, None, f"line {number}: {what}")
@@ -154,9 +158,10 @@ class ParquetRows:
         """Yield the records; a damaged part ends the file with one record that says so."""
         try:
             for batch in self._file.iter_batches(batch_size=_PARQUET_ROWS):
+                size = batch.nbytes // max(batch.num_rows, 1)
                 for row in batch.to_pylist():
                     self.position += 1
-                    yield Record(self._name, self.position, row)
+                    yield Record(self._name, self.position, row, size=size)
         except (ValueError, OSError) as error:
             number = self.position + 1
             yield Record(self._name, number, None, f"row {number}: the file is damaged from here on ({type(error).__name__})")
@@ -248,6 +253,20 @@ class StreamWriter:
 
     def close(self) -> None:
         """Leave the stream open for its owner."""
+
+
+class NoWriter:
+    """Writes nothing: for a scan whose sums are all that is wanted."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Forget the rows."""
+
+    def commit(self) -> int:
+        """There is nothing to make safe."""
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class ParquetWriter:
