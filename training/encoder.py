@@ -23,7 +23,7 @@ from .vocabulary import extend, initial_vectors
 
 BATCH = 32
 WARM_UP = 0.06
-BODY_RATE, NEW_RATE = 6e-5, 5e-4
+BODY_RATE, NEW_RATE, HEAD_RATE = 6e-5, 5e-4, 5e-4
 SMOOTHING = 0.05
 _NO_PROMPT, _PREFIX_ONLY = 0.10, 0.04
 
@@ -130,7 +130,7 @@ def tensors(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
 def train(
     model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row], *, epochs: int, peak: float, seed: int
 ) -> Iterator[float]:
-    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early. `peak` scales both learning rates."""
+    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early. `peak` scales the learning rates."""
     rng, budget = random.Random(seed), TokenBudget()
     fresh = model.bert.embeddings.word_embeddings.fresh
     body = [parameter for parameter in model.parameters() if parameter is not fresh]
