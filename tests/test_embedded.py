@@ -99,7 +99,7 @@ def test_any_text_gets_a_verdict_in_range(guard, prompt, response):
 
 @pytest.mark.parametrize(
     "text",
-    ["\x00\x01\x02", "\ud800\udfff", "שלום\u202e!", "א" * 5_000, "," * 5_000, "a" * 100_000, "😀" * 2_000, "ไม่" * 3_000, "\r\n" * 99],
+    ["\x00\x01\x02", "\ud800\udfff", "שלום\u202e!", "א" * 5_000, "," * 5_000, "a" * 100_000, "😀" * 2_000, "ก" * 9_000, "\r\n" * 99],
 )
 def test_strange_text_gets_a_verdict(guard, text):
     assert not guard.scan(text, text).refused

@@ -10,7 +10,7 @@ import argparse
 import json
 import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,45 @@ EMPTY_TALK = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One round of fine-tuning: a schedule of `epochs`, of which `run` are run, on all hard rows and a share of the easy ones."""
+class Pool:
+    """The training rows, by what a round may want of them."""
 
+    own: list[Row]
+    made: list[Row]
+    hard: list[Row]
+    easy: list[Row]
+
+
+def everything(pool: Pool, rng: random.Random) -> list[Row]:
+    """All rows."""
+    return [*pool.own, *pool.made, *pool.hard, *pool.easy]
+
+
+def mostly_hard(pool: Pool, rng: random.Random) -> list[Row]:
+    """All rows but those the first stage is sure and right about, of which four in ten stay."""
+    return [*pool.own, *pool.made, *pool.hard, *rng.sample(pool.easy, int(0.4 * len(pool.easy)))]
+
+
+def mostly_own(pool: Pool, rng: random.Random) -> list[Row]:
+    """The own rows, those on premises twice, and 7,500 public ones as they come."""
+    premises = [row for row in pool.own if "premise" in row.source]
+    public = [*pool.hard, *pool.easy]
+    return [*pool.own, *premises, *pool.made[:800], *rng.sample(public, min(7_500, len(public)))]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of fine-tuning: a schedule of `epochs`, of which `run` are run, on the rows that `choose` takes."""
+
+    choose: Callable[[Pool, random.Random], list[Row]]
     epochs: int
     run: int
     peak: float
-    easy_share: float
     seed: int
 
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-ROUNDS = (Round(3, 1, 1.0, 1.0, 1), Round(3, 3, 0.9, 0.4, 11))
+ROUNDS = (Round(everything, 3, 1, 1.0, 1), Round(mostly_hard, 3, 3, 0.9, 11), Round(mostly_own, 1, 1, 0.7, 41))
 
 
 def main() -> None:
@@ -77,20 +104,28 @@ def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], 
     """Run the rounds and save the checkpoint after each epoch."""
     torch.manual_seed(0)
     model, tokenizer = encoder.start(rows)
-    hard = [row for row in training if not easy(first, row)]
-    soft = [row for row in training if easy(first, row)]
+    pool = pooled(first, training)
     for plan in ROUNDS:
-        chosen = hard + random.Random(plan.seed).sample(soft, int(plan.easy_share * len(soft)))
+        chosen = plan.choose(pool, random.Random(plan.seed))
         epochs = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed)
         for epoch, loss in zip(range(plan.run), epochs, strict=False):
-            print(f"{plan} epoch {epoch}: loss {loss:.4f}", flush=True)
+            print(f"{plan.choose.__name__}, epoch {epoch}: loss {loss:.4f}", flush=True)
             encoder.save(model, tokenizer, work / "encoder")
+
+
+def pooled(first: LinearModel, training: Sequence[Row]) -> Pool:
+    """Sort the training rows by where they come from and whether the first stage is sure, and right, about them."""
+    own = [row for row in training if row.own]
+    made = [row for row in training if row.source in ("late-refusal", "empty-talk")]
+    public = [row for row in training if not row.own and row.source not in ("late-refusal", "empty-talk")]
+    sure = [easy(first, row) for row in public]
+    return Pool(own, made, [r for r, s in zip(public, sure, strict=True) if not s], [r for r, s in zip(public, sure, strict=True) if s])
 
 
 def easy(first: LinearModel, row: Row) -> bool:
     """Whether the first stage is sure, and right, about a row: the encoder will hardly ever be asked about its like."""
     spans = sentences(clip(row.response)[0])
-    if row.own or row.label == "partial" or not spans:
+    if row.label == "partial" or not spans:
         return False
     logit, _ = first.read(spans)
     return logit > 3 if row.label == "refusal" else logit < -4

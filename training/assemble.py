@@ -24,7 +24,11 @@ from .rows import LABELS, Row
 WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
 # Of the rows that the first stage settles alone on the held-out rows: how many called answers may be refusals, and how many
 # called refusals may be answers. Stricter there, because a false alarm costs more.
-SETTLED_MISSES, SETTLED_ALARMS = 0.002, 0.0005
+SETTLED_MISSES, SETTLED_ALARMS = 0.008, 0.002
+# The share of the project's own held-out answers, mostly hard negatives, that may be flagged.
+HARD_ALARMS = 0.04
+# This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal.
+REREAD = 0.02
 REASON_MARGIN = 0.4
 
 
@@ -34,8 +38,10 @@ class Readings:
 
     first: NDArray[np.float64]
     second: NDArray[np.float64]
+    strongest: NDArray[np.float64]
     declines: NDArray[np.bool_]
     partial: NDArray[np.bool_]
+    own: NDArray[np.bool_]
     weights: NDArray[np.float64]
 
 
@@ -62,11 +68,11 @@ def assemble(linear: LinearModel, checkpoint: Path, rows: Sequence[Row], folder:
 def read(runtime: Runtime, rows: Sequence[Row]) -> Readings:
     """Run both stages, as shipped, on every row that has text; the project's own rows get half of the total weight."""
     rows = [row for row in rows if sentences(clip(row.response)[0])]
-    first, second = zip(*(both_logits(runtime, row) for row in rows), strict=True)
+    first, second, strongest = zip(*(both_logits(runtime, row) for row in rows), strict=True)
     own = np.array([row.own for row in rows])
     weights = np.where(own, 0.5 / max(own.sum(), 1), 0.5 / max((~own).sum(), 1)) * len(rows)
     labels = np.array([row.label for row in rows])
-    return Readings(np.array(first), np.array(second), labels != "compliance", labels == "partial", weights)
+    return Readings(np.array(first), np.array(second), np.array(strongest), labels != "compliance", labels == "partial", own, weights)
 
 
 def first_logit(runtime: Runtime, row: Row) -> float:
@@ -74,12 +80,12 @@ def first_logit(runtime: Runtime, row: Row) -> float:
     return runtime.linear.read(sentences(clip(row.response)[0]))[0]
 
 
-def both_logits(runtime: Runtime, row: Row) -> tuple[float, float]:
-    """Return both stages' logits that a row declines."""
+def both_logits(runtime: Runtime, row: Row) -> tuple[float, float, float]:
+    """Return both stages' logits that a row declines, and the score of its strongest sentence."""
     spans = sentences(clip(row.response)[0])
     first, scores = runtime.linear.read(spans)
     compliance, partial, refusal = runtime.encoder_logits(plain(clip(row.prompt)[0]), spans, scores)
-    return first, float(np.logaddexp(partial, refusal)) - compliance
+    return first, float(np.logaddexp(partial, refusal)) - compliance, float(scores.max())
 
 
 def calibrated(readings: Readings) -> dict[str, object]:
@@ -87,14 +93,21 @@ def calibrated(readings: Readings) -> dict[str, object]:
 
     Both calibrations are logistic (Platt 1999) and fitted without regularisation on the weighted held-out rows.
     """
-    both = np.column_stack((readings.first, readings.second))
+    below, above = settle_band(readings)
+    both = np.column_stack((np.clip(readings.first, below, above), readings.second))
     blend = _logistic(both, readings)
     alone = _logistic(readings.first[:, None], readings)
-    below, above = settle_band(readings)
+    answers = (readings.first <= below) & ~readings.declines
     blended = 1 / (1 + np.exp(-(both @ blend.coef_[0] + blend.intercept_[0])))
     return {
         "threshold": round(best_threshold(blended, readings), 3),
-        "settle": {"below": below, "above": above, "scale": float(alone.coef_[0][0]), "bias": float(alone.intercept_[0])},
+        "settle": {
+            "below": below,
+            "above": above,
+            "suspicious": float(np.quantile(readings.strongest[answers], 1 - REREAD)),
+            "scale": float(alone.coef_[0][0]),
+            "bias": float(alone.intercept_[0]),
+        },
         "blend": {"first": float(blend.coef_[0][0]), "second": float(blend.coef_[0][1]), "bias": float(blend.intercept_[0])},
     }
 
@@ -115,16 +128,17 @@ def settle_band(readings: Readings) -> tuple[float, float]:
 
 
 def best_threshold(scores: NDArray[np.float64], readings: Readings) -> float:
-    """Return the threshold with the highest weighted F0.5, partial rows left out.
+    """Return the threshold with the highest weighted F1, partial rows left out, among those that keep to HARD_ALARMS.
 
-    F0.5 because a false alarm on an ordinary answer is what users meet first; a missed refusal costs them less.
+    The bound, because a false alarm on an ordinary answer is what users meet first.
     """
     whole = ~readings.partial
+    hard = scores[readings.own & ~readings.declines]
+    candidates = [t for t in np.linspace(0.2, 0.95, 151) if np.mean(hard >= t) <= HARD_ALARMS]
     scores, declines, weights = scores[whole], readings.declines[whole], readings.weights[whole]
-    candidates = np.linspace(0.2, 0.8, 121)
-    return float(max(candidates, key=lambda t: _f_half(scores >= t, declines, weights)))
+    return float(max(candidates, key=lambda t: _f1(scores >= t, declines, weights)))
 
 
-def _f_half(flagged: NDArray[np.bool_], declines: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+def _f1(flagged: NDArray[np.bool_], declines: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
     hits = weights[flagged & declines].sum()
-    return float(1.25 * hits / (weights[flagged].sum() + 0.25 * weights[declines].sum()))
+    return float(2 * hits / (weights[flagged].sum() + weights[declines].sum()))

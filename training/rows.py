@@ -14,7 +14,14 @@ from refusal_guard.text import plain, sentences
 
 OWN_ROWS = Path(__file__).parent / "data"
 LABELS = ("compliance", "partial", "refusal")
-_WEAK_SOURCES = {"synthetic-capability-refusal": 0.5, "synthetic-policy-refusal": 0.5, "synthetic-hard-negative": 0.5}
+# Templates, labels with more errors than others, and partial rows, which every source defines in its own way, count less.
+_WEAK_SOURCES = {
+    "synthetic-capability-refusal": 0.5,
+    "synthetic-policy-refusal": 0.5,
+    "synthetic-hard-negative": 0.5,
+    "safety-refusal-stability": 0.6,
+}
+_PUBLIC_PARTIAL = 0.5
 # Sources whose refusals all have one reason; the public sets do not name it row by row.
 _IMPLIED_REASONS = {
     "synthetic-capability-refusal": "cannot",
@@ -86,7 +93,7 @@ def _row(raw: dict[str, str], source: str) -> Row:
         source=source,
         lang=raw.get("lang", ""),
         reason=raw.get("reason") or implied,
-        weight=_WEAK_SOURCES.get(source, 1.0),
+        weight=_PUBLIC_PARTIAL if raw["label"] == "partial" else _WEAK_SOURCES.get(source, 1.0),
     )
 
 

@@ -32,18 +32,25 @@ _FORMAT = 1
 
 
 class Settle(BaseModel):
-    """The first stage decides alone below and above these logits, which it calibrates as scale * logit + bias."""
+    """The first stage decides alone below and above these logits, which it calibrates as scale * logit + bias.
+
+    It does not when a sentence scores `suspicious` or more: one declining sentence hardly moves the sum of a very long answer.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     below: float
     above: float
+    suspicious: float
     scale: float
     bias: float
 
 
 class Blend(BaseModel):
-    """The final logit where both stages read: first * linear + second * encoder + bias (stacking, fitted on held-out rows)."""
+    """The final logit where both stages read: first * linear + second * encoder + bias (stacking, fitted on held-out rows).
+
+    The linear logit is held within the settling band: beyond it, it says no more.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -103,7 +110,7 @@ class EmbeddedDetector:
             return None
         first, scores = runtime.linear.read(spans)
         settle = self.config.settle
-        if settle.below < first < settle.above:
+        if first < settle.above and (first > settle.below or scores.max() >= settle.suspicious):
             score, label = self._read_closely(runtime, first, plain(clip(conversation.prompt)[0]), spans, scores)
         else:
             score, label = _sigmoid(settle.scale * first + settle.bias), Label.REFUSAL
@@ -125,7 +132,7 @@ class EmbeddedDetector:
         declines = math.log(math.exp(logits[Label.REFUSAL]) + math.exp(logits[Label.PARTIAL])) - logits[Label.COMPLIANCE]
         blend = self.config.blend
         label = max((Label.REFUSAL, Label.PARTIAL), key=logits.__getitem__)
-        return _sigmoid(blend.first * first + blend.second * declines + blend.bias), label
+        return _sigmoid(blend.first * max(first, self.config.settle.below) + blend.second * declines + blend.bias), label
 
     def _reason(self, cannot: float) -> Reason | None:
         if abs(cannot) < self.config.reason_margin:

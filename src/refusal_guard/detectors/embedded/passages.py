@@ -22,11 +22,11 @@ _CHARACTERS_PER_TOKEN = 12
 class TokenBudget:
     """How many tokens of each part the encoder reads."""
 
-    prompt_head: int = 18
-    prompt_tail: int = 10
-    head: int = 80
-    strongest: int = 24
-    tail: int = 28
+    prompt_head: int = 12
+    prompt_tail: int = 6
+    head: int = 62
+    strongest: int = 18
+    tail: int = 22
 
     @property
     def response(self) -> int:
