@@ -49,3 +49,4 @@ def export_linear(model: LinearModel, target: Path) -> None:
     """Write the first stage; n-gram weights in half precision, which moves no score by more than 0.001."""
     wide = {"weights", "reason_weights"}
     save_file({name: getattr(model, name).astype("float16" if name in wide else "float32") for name in model.__slots__}, target)
+    target.chmod(0o644)  # the library creates it for its owner alone

@@ -23,7 +23,7 @@ class StaticModel(nn.Module):
 
     def __init__(self, table: torch.Tensor) -> None:
         super().__init__()
-        self.vectors = nn.EmbeddingBag.from_pretrained(table.clone(), freeze=False, mode="mean", padding_idx=0)
+        self.vectors = nn.EmbeddingBag.from_pretrained(table.clone(), freeze=False, mode="mean", padding_idx=0, sparse=True)
         self.layers = nn.Sequential(nn.Linear(3 * table.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, len(LABELS)))
 
     def forward(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -47,14 +47,15 @@ def train(table: torch.Tensor, examples: Sequence[Example], *, epochs: int, seed
     """Fit the vectors and the layers."""
     torch.manual_seed(seed)
     model, rng = StaticModel(table), random.Random(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
+    optimisers = (torch.optim.SparseAdam(model.vectors.parameters(), lr=_RATE), torch.optim.Adam(model.layers.parameters(), lr=_RATE))
     loss_of = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.05)
     for _ in range(epochs):
         for batch in batches(examples, rng):
             each = loss_of(model(parts_of(batch)), torch.tensor([item.label for item in batch]))
             (each * torch.tensor([item.weight for item in batch])).mean().backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
     return model.eval()
 
 
