@@ -16,6 +16,11 @@ def refuses(conversation):
     return 0.9 if "no" in conversation.response else 0.1
 
 
+def stop(_rows):
+    """A listener that interrupts the scan after its first safe part."""
+    raise KeyboardInterrupt
+
+
 def write(path, rows):
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return str(path)
@@ -86,9 +91,6 @@ def test_an_interrupted_scan_is_continued_without_loss_or_double(tmp_path, suffi
     rows = [{"id": i, "prompt": "p", "response": "no" if i % 5 == 0 else "yes"} for i in range(9_000)]
     source, out = write(tmp_path / "in.jsonl", rows), tmp_path / f"out{suffix}"
 
-    def stop(_rows):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         Scan(Guard(FixedDetector(refuses)), [source], out).run([stop])
     with out.open("ab") as file:
@@ -102,9 +104,6 @@ def test_an_interrupted_scan_is_continued_without_loss_or_double(tmp_path, suffi
 
 
 def test_another_scan_is_not_taken_for_the_interrupted_one(tmp_path, source):
-    def stop(_rows):
-        raise KeyboardInterrupt
-
     out = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
         Scan(Guard(FixedDetector(refuses)), [source], out).run([stop])
@@ -113,9 +112,6 @@ def test_another_scan_is_not_taken_for_the_interrupted_one(tmp_path, source):
 
 
 def test_a_note_never_outlives_the_output_it_speaks_of(tmp_path, source):
-    def stop(_rows):
-        raise KeyboardInterrupt
-
     out = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
         Scan(Guard(FixedDetector(refuses)), [source], out).run([stop])
