@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Part = Literal["turns", "prompt", "response"]
 Threshold = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 
 
@@ -40,8 +41,9 @@ class Span(NamedTuple):
 class Detection(BaseModel):
     """What one detector says of one response: nothing is decided yet.
 
-    `score` is P(refusal or partial). `label` tells refusal and partial apart where the detector can. `evidence` is the
-    part of the response that speaks most for a refusal. `truncated` says that parts of the response were not read.
+    `score` is P(refusal or partial). `label` tells refusal and partial apart where the detector can. `evidence` is the part of the
+    response that speaks most for a refusal; a detector that reads a response in several windows gives the one with the greatest score.
+    `truncated` names what was too long to be read whole: earlier "turns", the "prompt", the "response"; empty when nothing was.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,14 +53,15 @@ class Detection(BaseModel):
     label: Label | None = None
     reason: Reason | None = None
     evidence: Span | None = None
-    truncated: bool = False
+    truncated: tuple[Part, ...] = ()
 
 
 class Verdict(BaseModel):
     """What the guard decided about one response.
 
     `refused` is `score >= threshold`, unless a `signal` decided: "refusal" (the provider declared one), "empty" (no text to
-    judge) or "tool_call" (a tool call instead of text). `error` names what failed when the guard did not run.
+    judge) or "tool_call" (a tool call instead of text). `error` names what failed when the guard did not run. `truncated` names what
+    the detector did not read whole ("turns", "prompt", "response").
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,6 +73,6 @@ class Verdict(BaseModel):
     detector: str
     reason: Reason | None = None
     evidence: Span | None = None
-    truncated: bool = False
+    truncated: tuple[Part, ...] = ()
     signal: str | None = None
     error: str | None = None

@@ -15,7 +15,6 @@ from ..verdict import Reason, Threshold
 SPEC_FILE = "refusal_guard.json"
 Role = Literal["system", "user", "assistant"]
 WindowPolicy = Literal["shrink", "head", "head_tail", "all"]
-ClassLabel = Annotated[str | int, BeforeValidator(lambda label: int(label) if isinstance(label, str) and label.isdecimal() else label)]
 ContextTurns = Annotated[int, Field(ge=1)] | Literal["all"]
 
 

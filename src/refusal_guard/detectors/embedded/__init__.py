@@ -121,7 +121,7 @@ class EmbeddedDetector:
             label=label,
             reason=self._reason(runtime.linear.cannot(spans[strongest].plain)),
             evidence=_in_original(spans[strongest], cut, len(text)),
-            truncated=cut > 0,
+            truncated=("response",) if cut else (),
         )
 
     def _read_closely(
