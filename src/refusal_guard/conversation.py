@@ -127,12 +127,13 @@ class Conversation(BaseModel):
     @property
     def prompt(self) -> str:
         """The user's last request before the answer; "" when there is none."""
-        before = self.messages[: self._answer[0]]
-        last = max((i for i, message in enumerate(before) if message.role == "user"), default=-1)
-        first = last
-        while first > 0 and before[first - 1].role == "user":
-            first -= 1
-        return _joined(before[first : last + 1]) if last >= 0 else ""
+        first, end = self._request
+        return _joined(self.messages[first:end])
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said before the last request."""
+        return self.messages[: self._request[0]]
 
     @property
     def response(self) -> str:
@@ -152,6 +153,16 @@ class Conversation(BaseModel):
         """The last run of assistant messages: the ones that get judged."""
         first, end = self._answer
         return self.messages[first:end]
+
+    @property
+    def _request(self) -> tuple[int, int]:
+        """Where the user's last run of messages before the answer stands; empty, right before the answer, when there is none."""
+        answer = self._answer[0]
+        end = max((i + 1 for i, message in enumerate(self.messages[:answer]) if message.role == "user"), default=answer)
+        first = end
+        while first and self.messages[first - 1].role == "user":
+            first -= 1
+        return first, end
 
     @property
     def _answer(self) -> tuple[int, int]:
