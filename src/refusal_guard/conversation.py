@@ -143,10 +143,7 @@ class Conversation(BaseModel):
     @property
     def visible_response(self) -> str:
         """The response with reasoning blanked out by spaces, so that positions in it stay true."""
-        text = self.response
-        if "<" not in text:
-            return text
-        return _REASONING.sub(_blank, _SWALLOWED_OPENING.sub(_blank, text))
+        return visible(self.response)
 
     @property
     def answer(self) -> tuple[Message, ...]:
@@ -171,6 +168,13 @@ class Conversation(BaseModel):
         while first and self.messages[first - 1].role == "assistant":
             first -= 1
         return first, end
+
+
+def visible(text: str) -> str:
+    """Return an assistant's text with its reasoning blanked out by spaces, so that positions in it stay true."""
+    if "<" not in text:
+        return text
+    return _REASONING.sub(_blank, _SWALLOWED_OPENING.sub(_blank, text))
 
 
 def _joined(messages: Sequence[Message]) -> str:

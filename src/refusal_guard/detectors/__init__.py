@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -12,6 +13,7 @@ from ..errors import InputError
 from ..verdict import Detection
 
 BUILT_IN = {"embedded": "refusal_guard.detectors.embedded:EmbeddedDetector"}
+BACKENDS = ("transformers", "onnx", "int8")
 
 
 class Detector(Protocol):
@@ -33,6 +35,9 @@ class Detector(Protocol):
 def load_detector(spec: str | Path | Detector) -> Detector:
     """Return the detector of a name, of a model folder, or the object itself.
 
+    A published classifier's name (`minos`) or a checkpoint's folder runs in torch where torch and transformers are installed, else in
+    ONNX Runtime; `transformers:`, `onnx:` or `int8:` before it chooses.
+
     Raises InputError for an unknown name and ModelError for a folder that holds no usable model.
     """
     if not isinstance(spec, str | Path):
@@ -42,8 +47,34 @@ def load_detector(spec: str | Path | Detector) -> Detector:
     if str(spec) in BUILT_IN:
         module, _, attribute = BUILT_IN[str(spec)].partition(":")
         return cast(Detector, getattr(import_module(module), attribute)())
+    from .spec import PRESETS
+
+    name = str(spec)
+    backend, _, model = name.partition(":")
+    if backend in BACKENDS and model:
+        return _encoder(model, backend)
+    if name in PRESETS or _is_checkpoint(Path(spec)):
+        return _encoder(name, "transformers" if find_spec("torch") and find_spec("transformers") else "onnx")
     if Path(spec).is_dir():
         from .embedded import EmbeddedDetector
 
         return EmbeddedDetector(Path(spec))
-    raise InputError(f"unknown detector {str(spec)!r}: take one of {', '.join(sorted(BUILT_IN))}, a model folder, or pass an object")
+    names = ", ".join(sorted([*BUILT_IN, *PRESETS]))
+    raise InputError(f"unknown detector {name!r}: take one of {names}, a model folder, or pass an object")
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of the transformers library rather than a model of the embedded kind."""
+    config = folder / "config.json"
+    return config.is_file() and b'"model_type"' in config.read_bytes()
+
+
+def _encoder(model: str, backend: str) -> Detector:
+    """Return the detector of a preset's name or a checkpoint folder, run by a backend."""
+    if backend == "transformers":
+        from .transformers import TransformersDetector
+
+        return TransformersDetector(model)
+    from .onnx import OnnxDetector
+
+    return OnnxDetector(model, int8=backend == "int8")

@@ -1,0 +1,174 @@
+"""Int8 graphs: made once by dynamic quantisation, kept with the hashes of what they were made from and of themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import MissingExtraError, ModelError
+from .hub import ModelFiles, verify
+
+_GRAPH, _NOTE = "model.onnx", "model.json"
+_OPSET = 18
+
+
+class Note(BaseModel):
+    """What a quantised graph was made from; lies beside it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repo: str
+    revision: str | None
+    source: str
+    source_sha256: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """The place of a model's int8 graph: ~/.cache/refusal-guard/int8 (or under XDG_CACHE_HOME), one folder a model and revision."""
+
+    files: ModelFiles
+    folder: Path
+
+    @classmethod
+    def of(cls, files: ModelFiles) -> Self:
+        """Return the place of a model's graph, whether or not it was made."""
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "refusal-guard" / "int8"
+        home = str(files.folder.resolve()) if files.revision is None else files.spec.repo
+        name = files.spec.repo.replace("/", "--") if files.revision else files.folder.resolve().name
+        key = files.revision or hashlib.sha256(home.encode()).hexdigest()[:16]
+        return cls(files, root / name / key)
+
+    @property
+    def graph(self) -> Path:
+        """Where the graph lies."""
+        return self.folder / _GRAPH
+
+    def verified(self) -> Path:
+        """Return the graph after a check of its hash, and of its source's where the source lies here. Raises ModelError."""
+        command = f"Make it: refusal-guard models quantize {self.files.spec.name}"
+        try:
+            note = Note.model_validate_json((self.folder / _NOTE).read_bytes())
+            found = _sha256(self.graph)
+        except (OSError, ValidationError):
+            raise self._error(f"there is no int8 graph of it in {self.folder}. {command}") from None
+        if found != note.sha256:
+            raise self._error(f"{self.graph} is not the file that was made. {command}")
+        source = self.files.folder / note.source
+        if (note.repo, note.revision) != (self.files.spec.repo, self.files.revision):
+            raise self._error(f"{self.graph} was made from {note.repo} at {note.revision}. {command}")
+        if source.is_file() and _sha256(source) != note.source_sha256:
+            raise self._error(f"{self.graph} was made from another {note.source}. {command}")
+        return self.graph
+
+    def make(self) -> Path:
+        """Quantise the published graph, or one exported from the safetensors weights; returns where it lies.
+
+        Weights become int8, activations are quantised as they come (dynamic quantisation). Raises MissingExtraError without the
+        packages that this takes, and ModelError for a model that is not there.
+        """
+        if find_spec("onnx") is None:
+            raise MissingExtraError("Quantising", "int8")
+        source = self._source()
+        verify(self.files, [source])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder) as scratch:
+            graph = source if source.suffix == ".onnx" else export(self.files, Path(scratch) / "fp32.onnx")
+            made = _quantised(graph, Path(scratch))
+            made.replace(self.graph)
+        note = Note(
+            repo=self.files.spec.repo,
+            revision=self.files.revision,
+            source=source.relative_to(self.files.folder).as_posix(),
+            source_sha256=_sha256(source),
+            sha256=_sha256(self.graph),
+        )
+        (self.folder / _NOTE).write_text(note.model_dump_json(indent=2), encoding="utf-8")
+        return self.graph
+
+    def _source(self) -> Path:
+        try:
+            return self.files.graph
+        except ModelError:
+            return self.files.weights[0]
+
+    def _error(self, what: str) -> ModelError:
+        return self.files.error(what)
+
+
+def export(files: ModelFiles, to: Path) -> Path:
+    """Write the ONNX graph of safetensors weights, for batches and lengths of any size; returns its path."""
+    if find_spec("torch") is None or find_spec("transformers") is None or find_spec("onnxscript") is None:
+        raise MissingExtraError(f"Exporting {files.spec.name}, which publishes no ONNX graph,", "int8,transformers")
+    import torch
+
+    from .transformers import classifier
+
+    class LogitsOnly(torch.nn.Module):  # type: ignore[misc] # torch counts as untyped
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = classifier(files, torch.float32)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+            return self.model(input_ids=ids, attention_mask=mask).logits
+
+    ids = torch.ones((2, 16), dtype=torch.int64)
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with _quiet():
+        torch.onnx.export(
+            LogitsOnly().eval(),
+            (ids, torch.ones_like(ids)),
+            str(to),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes=(axes, axes),
+            dynamo=True,
+            external_data=False,
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    return to
+
+
+def _quantised(graph: Path, scratch: Path) -> Path:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(graph)
+    # Shapes noted by an exporter can disagree with those that the quantiser infers, and it then gives up; it needs none of them.
+    del model.graph.value_info[:]
+    plain, made = scratch / "plain.onnx", scratch / "int8.onnx"
+    onnx.save(model, plain)
+    with _quiet():
+        quantize_dynamic(plain, made, weight_type=QuantType.QInt8)
+    return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's and the quantiser's advice to their own developers off the user's terminal."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
