@@ -27,7 +27,8 @@ ALLOWED = {
     "report": {"bulk", "conversation", "errors", "files", "guard", "verdict"},
     "evaluate": {"errors", "verdict"},
     "testing": {"conversation", "verdict"},
-    "cli": {"bulk", "conversation", "errors", "files", "guard", "report", "verdict"},
+    "model_commands": {"detectors", "errors"},
+    "cli": {"bulk", "conversation", "errors", "files", "guard", "model_commands", "report", "verdict"},
     "__init__": {"conversation", "errors", "guard", "scanner", "verdict"},
 }
 HEAVY = ("torch", "transformers", "onnxruntime", "tokenizers", "numpy", "rich", "pyarrow", "openai", "langchain_core", "httpx")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 import refusal_guard
 
+from . import model_commands
 from .bulk import Group, Scan, Scanned, Tally, result_object
 from .conversation import Conversation, Fields
 from .errors import InputError, RefusalGuardError
@@ -27,6 +28,7 @@ from .verdict import Verdict
 
 OK, REFUSED, BAD_INPUT, BROKEN_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 _LARGEST_GROUPS = 12
+_DETECTORS = "embedded (default), a published classifier (minos, protectai...: refusal-guard models list) or a model folder"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,7 +175,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"refusal-guard {refusal_guard.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = ArgumentParser(add_help=False)
-    common.add_argument("--detector", default="embedded", metavar="NAME", help="embedded (default) or a model folder")
+    common.add_argument("--detector", default="embedded", metavar="NAME", help=_DETECTORS)
     common.add_argument("--threshold", type=float, metavar="T", help="score from which a response is refused (default: the model's)")
 
     one = commands.add_parser(
@@ -204,6 +206,8 @@ def _parser() -> ArgumentParser:
     many.add_argument("--response-field", metavar="F", help="field of the response")
     many.add_argument("--messages-field", metavar="F", help="field of the chat messages")
     many.set_defaults(run=scan)
+
+    model_commands.add_to(commands)
     return parser
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,7 +20,6 @@ from ..errors import MissingExtraError, ModelError
 from .hub import ModelFiles, verify
 
 _GRAPH, _NOTE = "model.onnx", "model.json"
-_OPSET = 18
 
 
 class Note(BaseModel):
@@ -85,7 +84,7 @@ class Quantized:
         verify(self.files, [source])
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self.folder) as scratch:
-            graph = source if source.suffix == ".onnx" else export(self.files, Path(scratch) / "fp32.onnx")
+            graph = source if source.suffix == ".onnx" else _exported(self.files, Path(scratch) / "fp32.onnx")
             made = _quantised(graph, Path(scratch))
             made.replace(self.graph)
         note = Note(
@@ -108,38 +107,13 @@ class Quantized:
         return self.files.error(what)
 
 
-def export(files: ModelFiles, to: Path) -> Path:
-    """Write the ONNX graph of safetensors weights, for batches and lengths of any size; returns its path."""
-    if find_spec("torch") is None or find_spec("transformers") is None or find_spec("onnxscript") is None:
+def _exported(files: ModelFiles, to: Path) -> Path:
+    if any(find_spec(name) is None for name in ("torch", "transformers", "onnxscript")):
         raise MissingExtraError(f"Exporting {files.spec.name}, which publishes no ONNX graph,", "int8,transformers")
-    import torch
+    from .export import export
 
-    from .transformers import classifier
-
-    class LogitsOnly(torch.nn.Module):  # type: ignore[misc] # torch counts as untyped
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = classifier(files, torch.float32)
-
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
-            return self.model(input_ids=ids, attention_mask=mask).logits
-
-    ids = torch.ones((2, 16), dtype=torch.int64)
-    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with _quiet():
-        torch.onnx.export(
-            LogitsOnly().eval(),
-            (ids, torch.ones_like(ids)),
-            str(to),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes=(axes, axes),
-            dynamo=True,
-            external_data=False,
-            opset_version=_OPSET,
-            verbose=False,
-        )
-    return to
+    with quiet():
+        return export(files, to)
 
 
 def _quantised(graph: Path, scratch: Path) -> Path:
@@ -151,13 +125,13 @@ def _quantised(graph: Path, scratch: Path) -> Path:
     del model.graph.value_info[:]
     plain, made = scratch / "plain.onnx", scratch / "int8.onnx"
     onnx.save(model, plain)
-    with _quiet():
+    with quiet():
         quantize_dynamic(plain, made, weight_type=QuantType.QInt8)
     return made
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's and the quantiser's advice to their own developers off the user's terminal."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -144,7 +144,7 @@ class EmbeddedDetector:
             if self._runtime is None:
                 from .runtime import Runtime
 
-                self._verify()
+                self.verify()
                 self._runtime = Runtime.load(self.folder, self.config.tokens)
             return self._runtime
 
@@ -159,7 +159,8 @@ class EmbeddedDetector:
             raise self._error(f"format {config.format}, while this version of refusal-guard reads format {_FORMAT}: update refusal-guard")
         return config
 
-    def _verify(self) -> None:
+    def verify(self) -> None:
+        """Compare every file with the hash that config.json recorded. Raises ModelError for one that is missing or another."""
         for name, recorded in self.config.files.items():
             try:
                 with (self.folder / name).open("rb") as file:
