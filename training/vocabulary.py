@@ -1,7 +1,7 @@
 """Adds tokens for other languages to MiniLM's English vocabulary.
 
 The English vocabulary splits a Korean word into a dozen letters: the encoder then sees a third of a response, and none of it as words.
-The new tokens start as the mean of the old pieces they replace.
+The new tokens start as the mean of the old pieces they replace, or as an earlier model learnt them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from refusal_guard.text import plain
@@ -45,6 +49,15 @@ def initial_vectors(base: Tokenizer, fresh: Sequence[str], table: torch.Tensor) 
         ids = base.encode(token.removeprefix("##"), add_special_tokens=False).ids
         vectors.append(table[ids].mean(dim=0) if ids else table.mean(dim=0))
     return torch.stack(vectors)
+
+
+def learnt_vectors(encoder: Path) -> torch.Tensor:
+    """Return the token vectors of an exported encoder, scaled back from int8."""
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(encoder).graph.initializer}
+    name = next(name for name in found if name.endswith("word_embeddings.weight_quantized"))
+    base = name.removesuffix("_quantized")
+    centred = found[name].astype(np.float32) - found[f"{base}_zero_point"].astype(np.float32)
+    return torch.from_numpy(centred * found[f"{base}_scale"])
 
 
 def _word_piece(vocabulary: dict[str, int]) -> Tokenizer:
