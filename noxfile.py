@@ -14,7 +14,7 @@ def wheel(session: nox.Session) -> None:
     session.run("pip", "wheel", "-q", "--no-deps", "-w", folder, ".")
     session.run("python", "tests/wheel_contents.py", folder)
     session.install("-q", "--find-links", folder, "--no-index", "--no-deps", "refusal-guard")
-    session.install("-q", "refusal-guard", *TESTS, "pyarrow>=15", "--find-links", folder)
+    session.install("-q", "refusal-guard", *TESTS, "httpx>=0.27", "pyarrow>=15", "--find-links", folder)
     session.run("pytest", "-q", "-p", "no:cacheprovider")
 
 

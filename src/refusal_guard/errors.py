@@ -4,6 +4,7 @@ RefusalGuardError
 ├── InputError(ValueError)           what was handed over is no conversation, row, file or setting
 ├── MissingExtraError(ImportError)   an optional dependency is not installed
 ├── DetectorError                    a detector failed or answered nonsense
+│   ├── EndpointError                a server can't be reached, refuses the request or answers something else
 │   └── ModelError                   a model folder is missing, incomplete or altered
 └── RefusalDetected                  the response was refused and the caller asked to be told so by an exception
 
@@ -41,6 +42,14 @@ class DetectorError(RefusalGuardError):
     def __init__(self, message: str, *, detector: str) -> None:
         super().__init__(message)
         self.detector = detector
+
+
+class EndpointError(DetectorError):
+    """A server did not do its part; `status` is its HTTP status, None when it did not answer. Never holds a key or what was sent."""
+
+    def __init__(self, message: str, *, detector: str, status: int | None = None) -> None:
+        super().__init__(message, detector=detector)
+        self.status = status
 
 
 class ModelError(DetectorError):

@@ -23,6 +23,8 @@ _INVISIBLE = re.compile(
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # A sentence ends at a line break, or behind closing punctuation that a space or a wide-script stop follows.
 _SENTENCE = re.compile(r"[^\n]*?(?:[.!?…][\"'”’)\]*]*(?=\s)|[。！？｡।؟۔]+|\n|$)", re.DOTALL)
+# What the tokenizers of encoders and of chat models take for control tokens when it stands in ordinary text.
+_CONTROL_TOKEN = re.compile(r"<(?=\|\w+\|>|/?s>)|\[(?=/?INST\]|(?:CLS|SEP|MASK|PAD|UNK)\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,8 @@ def clip(text: str) -> tuple[str, int]:
     if surplus <= 0:
         return text, 0
     return text[:HEAD_CHARACTERS] + "\n" + text[-TAIL_CHARACTERS:], surplus - 1
+
+
+def inert(text: str) -> str:
+    """Keep a text that goes to a server from forging turns: break up control tokens, and replace what UTF-8 can't carry."""
+    return _CONTROL_TOKEN.sub(lambda token: f"{token.group()} ", text).encode("utf-8", "replace").decode()

@@ -12,7 +12,10 @@ from ..conversation import Conversation
 from ..errors import InputError
 from ..verdict import Detection
 
-BUILT_IN = {"embedded": "refusal_guard.detectors.embedded:EmbeddedDetector"}
+BUILT_IN = {
+    "embedded": "refusal_guard.detectors.embedded:EmbeddedDetector",
+    "cascade": "refusal_guard.detectors.cascade:embedded_then_minos",
+}
 BACKENDS = ("transformers", "onnx", "int8")
 
 
@@ -33,7 +36,7 @@ class Detector(Protocol):
 
 
 def load_detector(spec: str | Path | Detector) -> Detector:
-    """Return the detector of a name, of a model folder, or the object itself.
+    """Return the detector of a name, of a model folder, of a server's URL, or the object itself.
 
     A published classifier's name (`minos`) or a checkpoint's folder runs in torch where torch and transformers are installed, else in
     ONNX Runtime; `transformers:`, `onnx:` or `int8:` before it chooses.
@@ -50,6 +53,10 @@ def load_detector(spec: str | Path | Detector) -> Detector:
     from .spec import PRESETS
 
     name = str(spec)
+    if name.startswith(("http://", "https://")):
+        from .remote import connect
+
+        return connect(name)
     backend, _, model = name.partition(":")
     if backend in BACKENDS and model:
         return _encoder(model, backend)
@@ -60,7 +67,7 @@ def load_detector(spec: str | Path | Detector) -> Detector:
 
         return EmbeddedDetector(Path(spec))
     names = ", ".join(sorted([*BUILT_IN, *PRESETS]))
-    raise InputError(f"unknown detector {name!r}: take one of {names}, a model folder, or pass an object")
+    raise InputError(f"unknown detector {name!r}: take one of {names}, a model folder, the URL of a server, or pass an object")
 
 
 def _is_checkpoint(folder: Path) -> bool:

@@ -1,0 +1,170 @@
+"""A cascade: a cheap detector decides what it is sure of, and a dearer one reads the rest."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ..conversation import Conversation
+from ..errors import DetectorError, InputError
+from ..verdict import Detection, Probability
+from . import Detector, load_detector
+
+Band = tuple[float, float]
+DEFAULT_BAND: Band = (0.1, 0.9)
+_DEFAULT_THRESHOLD = 0.5
+
+
+class Cascade:
+    """Asks the first detector, and the next one about what lies in the band `low <= score <= high` or where nobody spoke yet.
+
+    All scores are on the first detector's scale, so that one threshold serves: `threshold` is the first one's, and a later detector's
+    scores are stretched, piecewise linear, such that its own threshold falls on it (0 stays 0, 1 stays 1). A later detector's score is
+    thus at or above `threshold` exactly when it is at or above that detector's own. The band is on the same scale; with more than two
+    detectors it serves between all of them.
+
+    A detection's `detector` says who decided ("cascade:embedded"). Label, reason and evidence that the deciding detector leaves open are
+    those of the one before it. Where a later detector abstains, what was said before stands. A failing detector raises.
+
+    Detectors are what Guard takes. Raises InputError for fewer than two of them and for a band that is none within [0, 1].
+    """
+
+    name = "cascade"
+
+    def __init__(self, detectors: Sequence[str | Path | Detector], *, band: Band) -> None:
+        if len(detectors) < 2:
+            raise InputError("a cascade needs two detectors or more, the cheapest first")
+        self.detectors = tuple(load_detector(detector) for detector in detectors)
+        self.band = _checked_band(band)
+        self.threshold = _threshold(self.detectors[0])
+
+    def detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
+        """Return a detection for each conversation, in order; None where every detector abstains."""
+        decided: list[Detection | None] = [None] * len(conversations)
+        for detector in self.detectors:
+            open_ones = [i for i, detection in enumerate(decided) if self._goes_on(detection)]
+            if not open_ones:
+                break
+            for i, detection in zip(open_ones, self._ask(detector, [conversations[i] for i in open_ones]), strict=True):
+                decided[i] = _later(decided[i], detection)
+        return decided
+
+    def _goes_on(self, detection: Detection | None) -> bool:
+        return detection is None or self.band[0] <= detection.score <= self.band[1]
+
+    def _ask(self, detector: Detector, conversations: Sequence[Conversation]) -> list[Detection | None]:
+        """Return a detector's answers with scores on the first one's scale, and its name behind the cascade's."""
+        detections = detector.detect(conversations)
+        if len(detections) != len(conversations):
+            raise DetectorError(
+                f"detector {detector.name} returned {len(detections)} answers for {len(conversations)}", detector=detector.name
+            )
+        own = _threshold(detector)
+        return [
+            detection
+            and detection.model_copy(
+                update={"score": _rescaled(detection.score, own, self.threshold), "detector": f"{self.name}:{detection.detector}"}
+            )
+            for detection in detections
+        ]
+
+
+def embedded_then_minos() -> Cascade:
+    """Return the detector named "cascade": the embedded model, and Minos-v1 where it is unsure."""
+    return Cascade(["embedded", "minos"], band=DEFAULT_BAND)
+
+
+class BandChoice(BaseModel):
+    """A band, and what it did on the rows it was chosen on: the share of rows it passes on, and the agreement reached."""
+
+    model_config = ConfigDict(frozen=True)
+
+    band: Band
+    passed_on: Probability
+    agreement: Probability
+    rows: int
+
+
+def choose_band(
+    scores: Sequence[float | None], reference: Sequence[bool], *, threshold: float = _DEFAULT_THRESHOLD, agreement: float = 0.99
+) -> BandChoice:
+    """Return the band that passes the fewest rows on and still decides as the reference does on a share of at least `agreement`.
+
+    `scores` are the cheap detector's (None where it abstained: such rows go on anyway) and `threshold` is its own. `reference` says for
+    each row whether it is refused: the dear detector's verdict, or a label. Rows passed on count as agreeing; against labels the
+    agreement is therefore the most that a faultless second detector could reach. Raises InputError for rows or shares that are none.
+    """
+    _check_rows(scores, reference, agreement)
+    spoken = [(score, refused) for score, refused in zip(scores, reference, strict=True) if score is not None]
+    found = Counter(score for score, _ in spoken)
+    differing = Counter(score for score, refused in spoken if (score >= threshold) is not bool(refused))
+    levels = sorted(found)
+    rows = [0, *accumulate(found[level] for level in levels)]
+    wrong = [0, *accumulate(differing[level] for level in levels)]
+    allowed = math.floor(len(scores) * (1 - Fraction(str(agreement))))
+    passed_on, first, end = min(_bands(rows, wrong, allowed))
+    return BandChoice(
+        # An empty band still is one: nothing but a score right at the threshold goes on.
+        band=(levels[first], levels[end - 1]) if end > first else (threshold, threshold),
+        passed_on=(passed_on + len(scores) - len(spoken)) / len(scores),
+        agreement=(len(scores) - wrong[first] - wrong[-1] + wrong[end]) / len(scores),
+        rows=len(scores),
+    )
+
+
+def _bands(rows: Sequence[int], wrong: Sequence[int], allowed: int) -> Iterator[tuple[int, int, int]]:
+    """Yield, for each lower end, how many rows the shortest band that leaves few enough wrong holds, and its ends.
+
+    `rows` and `wrong` are running sums over the score levels. The upper end never moves back, so one pass suffices.
+    """
+    end = 0
+    for first in range(len(rows)):
+        if wrong[first] > allowed:
+            return
+        while end < first or wrong[first] + wrong[-1] - wrong[end] > allowed:
+            end += 1
+        yield rows[end] - rows[first], first, end
+
+
+def _later(earlier: Detection | None, later: Detection | None) -> Detection | None:
+    """Return what stands after a later detector was asked: its word, with what it leaves open from the one before."""
+    if earlier is None or later is None:
+        return later or earlier
+    left_open = {name: getattr(earlier, name) for name in ("label", "reason", "evidence") if getattr(later, name) is None}
+    return later.model_copy(update=left_open)
+
+
+def _rescaled(score: float, own: float, threshold: float) -> float:
+    """Stretch a score so that the threshold it was made for falls on another one; the order of scores and both ends are kept."""
+    if score >= own:
+        return min(1.0, threshold + (score - own) * (1 - threshold) / (1 - own))
+    return min(score * threshold / own, math.nextafter(threshold, 0.0))
+
+
+def _threshold(detector: Detector) -> float:
+    return float(getattr(detector, "threshold", _DEFAULT_THRESHOLD))
+
+
+def _checked_band(band: Band) -> Band:
+    try:
+        low, high = (float(end) for end in band)
+    except (TypeError, ValueError):
+        raise InputError("a band is a pair of scores (low, high)") from None
+    if not 0.0 <= low <= high <= 1.0:
+        raise InputError("a band needs 0 <= low <= high <= 1")
+    return low, high
+
+
+def _check_rows(scores: Sequence[float | None], reference: Sequence[bool], agreement: float) -> None:
+    if not scores or len(scores) != len(reference):
+        raise InputError(f"a band is chosen on rows, each with a score and a reference; got {len(scores)} and {len(reference)}")
+    if not all(score is None or 0.0 <= score <= 1.0 for score in scores):
+        raise InputError("scores lie between 0 and 1")
+    if not 0.0 < agreement <= 1.0:
+        raise InputError("the wanted agreement is a share above 0, at most 1")
