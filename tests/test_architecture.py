@@ -19,6 +19,8 @@ ALLOWED = {
     "errors": {"verdict"},
     "verdict": set(),
     "conversation": {"errors"},
+    "foreign": set(),
+    "signals": {"foreign"},
     "detectors": {"conversation", "errors", "text", "verdict"},
     "guard": {"conversation", "detectors", "errors", "verdict"},
     "scanner": {"conversation", "detectors", "errors", "guard", "text"},
