@@ -18,6 +18,7 @@ from . import Detector, load_detector
 
 Band = tuple[float, float]
 DEFAULT_BAND: Band = (0.1, 0.9)
+"""Holds about a fifth of the public labelled rows (benchmarks/cascade.py --heavy labels); choose your own on rows like yours."""
 _DEFAULT_THRESHOLD = 0.5
 
 
@@ -40,39 +41,37 @@ class Cascade:
     def __init__(self, detectors: Sequence[str | Path | Detector], *, band: Band) -> None:
         if len(detectors) < 2:
             raise InputError("a cascade needs two detectors or more, the cheapest first")
-        self.detectors = tuple(load_detector(detector) for detector in detectors)
         self.band = _checked_band(band)
-        self.threshold = _threshold(self.detectors[0])
+        self.detectors = tuple(load_detector(detector) for detector in detectors)
+        self._thresholds = tuple(_checked_threshold(getattr(detector, "threshold", _DEFAULT_THRESHOLD)) for detector in self.detectors)
+        self.threshold = self._thresholds[0]
 
     def detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
         """Return a detection for each conversation, in order; None where every detector abstains."""
         decided: list[Detection | None] = [None] * len(conversations)
-        for detector in self.detectors:
+        for detector, own in zip(self.detectors, self._thresholds, strict=True):
             open_ones = [i for i, detection in enumerate(decided) if self._goes_on(detection)]
             if not open_ones:
                 break
-            for i, detection in zip(open_ones, self._ask(detector, [conversations[i] for i in open_ones]), strict=True):
+            for i, detection in zip(open_ones, self._ask(detector, own, [conversations[i] for i in open_ones]), strict=True):
                 decided[i] = _later(decided[i], detection)
         return decided
 
     def _goes_on(self, detection: Detection | None) -> bool:
         return detection is None or self.band[0] <= detection.score <= self.band[1]
 
-    def _ask(self, detector: Detector, conversations: Sequence[Conversation]) -> list[Detection | None]:
+    def _ask(self, detector: Detector, own: float, conversations: Sequence[Conversation]) -> list[Detection | None]:
         """Return a detector's answers with scores on the first one's scale, and its name behind the cascade's."""
         detections = detector.detect(conversations)
         if len(detections) != len(conversations):
             raise DetectorError(
                 f"detector {detector.name} returned {len(detections)} answers for {len(conversations)}", detector=detector.name
             )
-        own = _threshold(detector)
-        return [
-            detection
-            and detection.model_copy(
-                update={"score": _rescaled(detection.score, own, self.threshold), "detector": f"{self.name}:{detection.detector}"}
-            )
-            for detection in detections
-        ]
+        return [detection and self._on_one_scale(detection, own) for detection in detections]
+
+    def _on_one_scale(self, detection: Detection, own: float) -> Detection:
+        score = _rescaled(detection.score, own, self.threshold)
+        return detection.model_copy(update={"score": score, "detector": f"{self.name}:{detection.detector}"})
 
 
 def embedded_then_minos() -> Cascade:
@@ -101,6 +100,7 @@ def choose_band(
     agreement is therefore the most that a faultless second detector could reach. Raises InputError for rows or shares that are none.
     """
     _check_rows(scores, reference, agreement)
+    threshold = _checked_threshold(threshold)
     spoken = [(score, refused) for score, refused in zip(scores, reference, strict=True) if score is not None]
     found = Counter(score for score, _ in spoken)
     differing = Counter(score for score, refused in spoken if (score >= threshold) is not bool(refused))
@@ -108,12 +108,14 @@ def choose_band(
     rows = [0, *accumulate(found[level] for level in levels)]
     wrong = [0, *accumulate(differing[level] for level in levels)]
     allowed = math.floor(len(scores) * (1 - Fraction(str(agreement))))
-    passed_on, first, end = min(_bands(rows, wrong, allowed))
+    _, first, end = min(_bands(rows, wrong, allowed))
+    # An empty band still is a point: one right below the threshold, where no score lies.
+    low, high = (levels[first], levels[end - 1]) if end > first else (math.nextafter(threshold, 0.0),) * 2
+    inside = [level for level in levels if low <= level <= high]
     return BandChoice(
-        # An empty band still is one: nothing but a score right at the threshold goes on.
-        band=(levels[first], levels[end - 1]) if end > first else (threshold, threshold),
-        passed_on=(passed_on + len(scores) - len(spoken)) / len(scores),
-        agreement=(len(scores) - wrong[first] - wrong[-1] + wrong[end]) / len(scores),
+        band=(low, high),
+        passed_on=(len(scores) - len(spoken) + sum(found[level] for level in inside)) / len(scores),
+        agreement=(len(scores) - wrong[-1] + sum(differing[level] for level in inside)) / len(scores),
         rows=len(scores),
     )
 
@@ -142,13 +144,17 @@ def _later(earlier: Detection | None, later: Detection | None) -> Detection | No
 
 def _rescaled(score: float, own: float, threshold: float) -> float:
     """Stretch a score so that the threshold it was made for falls on another one; the order of scores and both ends are kept."""
+    if own == threshold:
+        return score
     if score >= own:
         return min(1.0, threshold + (score - own) * (1 - threshold) / (1 - own))
     return min(score * threshold / own, math.nextafter(threshold, 0.0))
 
 
-def _threshold(detector: Detector) -> float:
-    return float(getattr(detector, "threshold", _DEFAULT_THRESHOLD))
+def _checked_threshold(threshold: object) -> float:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 < threshold < 1.0:
+        raise InputError("each detector's threshold must be a number between 0 and 1, both excluded")
+    return float(threshold)
 
 
 def _checked_band(band: Band) -> Band:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..verdict import Reason
 from .hub import CONFIG, ModelFiles
+from .spec import folded
 
 # Position embeddings of this family begin behind the padding id, so that many of them hold no token.
 _POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet"})
@@ -74,22 +75,17 @@ def _class_names(files: ModelFiles, config: Mapping[str, Any]) -> list[str]:
     ordered = [names[i] for i in range(len(names))]
     if all(re.fullmatch(r"LABEL_\d+", name) for name in ordered):
         return list(spec.labels or ordered)
-    if spec.labels is not None and sorted(map(_folded, ordered)) != sorted(map(_folded, spec.labels)):
+    if spec.labels is not None and sorted(map(folded, ordered)) != sorted(map(folded, spec.labels)):
         raise files.error(f"its classes are {ordered}, and the spec knows {list(spec.labels)}. Is it another checkpoint?")
     return ordered
 
 
 def _indices(files: ModelFiles, names: list[str], labels: Iterable[str | int]) -> tuple[int, ...]:
-    folded = [_folded(name) for name in names]
+    known = [folded(name) for name in names]
     found = []
     for label in labels:
-        index = label if isinstance(label, int) else folded.index(_folded(label)) if _folded(label) in folded else -1
+        index = label if isinstance(label, int) else known.index(folded(label)) if folded(label) in known else -1
         if not 0 <= index < len(names):
             raise files.error(f"it has no class {label!r}; its classes are {names}. Name the ones that mean refusal in the spec")
         found.append(index)
     return tuple(sorted(found))
-
-
-def _folded(name: str) -> str:
-    """Fold what copies of a checkpoint write differently: case, spaces, dashes."""
-    return re.sub(r"[\W_]", "", name).casefold()

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from ..errors import InputError
 from ..verdict import Reason
-from .spec import ClassLabel, EncoderSpec
+from .spec import ClassLabel, EncoderSpec, folded
 
 ServerName = Literal["tei", "vllm", "sglang"]
 Probabilities = Mapping[str, float]
@@ -97,11 +97,6 @@ class Server:
     body: Callable[[Sequence[str], str], dict[str, Any]]
     rows: Callable[[Any, Classes], list[Probabilities]]
     in_order: bool
-
-
-def folded(label: str) -> str:
-    """Return a label without case, spaces and punctuation."""
-    return re.sub(r"[\W_]", "", label).casefold()
 
 
 def _tei_body(texts: Sequence[str], _model: str) -> dict[str, Any]:

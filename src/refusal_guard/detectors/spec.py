@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypedDict, Unpack
@@ -154,6 +155,11 @@ class EncoderSpec(BaseModel):
             return type(self).model_validate(self.model_dump() | options)
         except ValidationError as error:
             raise InputError(f"detector {self.name}: {problems(error)}") from None
+
+
+def folded(label: str) -> str:
+    """Return a label without what copies of a checkpoint write differently: case, spaces, dashes."""
+    return re.sub(r"[\W_]", "", label).casefold()
 
 
 def problems(error: ValidationError) -> str:
