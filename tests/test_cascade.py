@@ -1,5 +1,8 @@
 """The cascade: who decides what, on which scale, and how its band is chosen."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -182,6 +185,14 @@ def test_members_may_be_names(guard):
     assert cascade.threshold == guard.threshold
     with pytest.raises(InputError, match="unknown detector"):
         Cascade(["embedded", "nothing"], band=(0.0, 1.0))
+
+
+def test_without_minos_the_named_cascade_fails_at_once_and_says_what_is_missing(tmp_path):
+    command = [sys.executable, "-m", "refusal_guard.cli", "check", "--detector", "cascade", "--response", "I can't help with that."]
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 2
+    assert "Minos-v1" in done.stderr or "pip install 'refusal-guard[" in done.stderr
 
 
 def test_thirty_two_threads_on_one_cascade_give_the_serial_scores(guard):

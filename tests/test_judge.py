@@ -231,6 +231,12 @@ def test_a_url_finds_the_judge_by_the_model_it_serves(format):
             assert scores(detector.detect([REFUSES, COMPLIES])) == [1.0, 0.0]
 
 
+def test_a_guard_model_that_says_nothing_of_refusal_is_not_taken_for_one():
+    server = Loopback("chat", model="Qwen/Qwen3Guard-Stream-4B", judge=qwen)
+    with server, pytest.raises(EndpointError, match="no known model"):
+        load_detector(server.url)
+
+
 def test_the_url_can_name_the_judge():
     with Loopback("chat", model="/models/mine", judge=wild) as server, load_detector(f"{server.url}/v1#wildguard") as detector:
         assert scores(detector.detect([REFUSES, COMPLIES])) == [1.0, 0.0]

@@ -384,13 +384,13 @@ def test_cancelling_closes_the_connections(server):
 def test_one_detector_serves_several_event_loops(tei):
     detector = detector_of(tei)
 
-    async def run(close):
+    async def run():
         found = await detector.adetect(pairs(0.25))
-        if close:
-            await detector.aclose()
+        await detector.aclose()
         return scores(found)
 
-    assert [asyncio.run(run(close=True)) for _ in range(3)] == [[0.25]] * 3
+    assert [asyncio.run(run()) for _ in range(3)] == [[0.25]] * 3
+    assert [asyncio.run(detector.adetect([])) for _ in range(3)] == [[]] * 3
     detector.close()
 
 
@@ -506,6 +506,9 @@ def test_without_httpx_the_extra_is_named():
         "http://user:key@host",
         "http://host?key=x",
         "http://[",
+        "http://a b",
+        "http://host\n",
+        "http://\ud800",
     ],
 )
 def test_what_is_no_server_url_is_an_input_error(bad):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +16,9 @@ from ..conversation import Conversation
 from ..errors import DetectorError, InputError
 from ..verdict import Detection, Probability
 from . import Detector, load_detector
+
+if TYPE_CHECKING:
+    from .encoder import EncoderDetector
 
 Band = tuple[float, float]
 DEFAULT_BAND: Band = (0.1, 0.9)
@@ -75,8 +79,13 @@ class Cascade:
 
 
 def embedded_then_minos() -> Cascade:
-    """Return the detector named "cascade": the embedded model, and Minos-v1 where it is unsure."""
-    return Cascade(["embedded", "minos"], band=DEFAULT_BAND)
+    """Return the detector named "cascade": the embedded model, and Minos-v1 where it is unsure.
+
+    Minos is read at once: if it is missing, that has to show here and not at the first response that needs it.
+    """
+    minos = cast("EncoderDetector", load_detector("minos"))
+    minos.load()
+    return Cascade(["embedded", minos], band=DEFAULT_BAND)
 
 
 class BandChoice(BaseModel):

@@ -219,8 +219,8 @@ def checked_url(url: str) -> str:
     """Return a server's URL without what clients add to it (a trailing slash or /v1). Raises InputError when it is none."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.split() == [url] and httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
         raise InputError("a server's URL looks like http://host:8080")

@@ -72,14 +72,16 @@ def _earlier(history: Sequence[Message], spec: EncoderSpec, room: float) -> tupl
     known = exchanges(history)
     wanted = known if spec.context_turns == "all" else known[max(0, len(known) - spec.context_turns + 1) :]
     system = inert(system_words(history).strip()) if "system" in template.openings else ""
-    first: list[_Turn] = [("system", system)] if system else []
+    first: list[_Turn] = [("system", system)] if system and estimated_tokens(system) <= room else []
+    room -= estimated_tokens(_written(first, template))
     kept: list[_Turn] = []
     for user, assistant in reversed(wanted):
         exchange: list[_Turn] = [("user", inert(user.strip())), ("assistant", inert(assistant.strip()))]
-        if estimated_tokens(_written([*first, *exchange, *kept], template)) > room:
+        room -= estimated_tokens(_written(exchange, template) + template.join)
+        if room < 0:
             return [*first, *kept], False
         kept = [*exchange, *kept]
-    return [*first, *kept], True
+    return [*first, *kept], bool(first) or not system
 
 
 def _written(turns: Sequence[_Turn], template: Template) -> str:

@@ -162,8 +162,8 @@ def _openai_like(endpoint: Endpoint, listed: Any, named: str, api_key: str | Non
         served, root, owner = str(model["id"]), str(model.get("root") or model["id"]), model.get("owned_by")
     except (TypeError, LookupError, AttributeError):
         raise endpoint.error("neither /info nor /v1/models says what it serves: name server and model (RemoteDetector)") from None
-    judge = named if named in FORMATS else next((name for name in FORMATS if name in root.lower().replace("-", "")), None)
-    if judge and (named in FORMATS or not named):
+    judge = named or next((judge.name for judge in FORMATS.values() if judge.family.lower() in root.lower()), "")
+    if judge in FORMATS:
         return JudgeDetector(endpoint.url, judge, model=served, api_key=api_key)
     if owner not in SERVERS:
         raise endpoint.error("it is neither TEI, vLLM nor SGLang: name server and model (RemoteDetector)", 200)
