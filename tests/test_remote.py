@@ -394,6 +394,22 @@ def test_one_detector_serves_several_event_loops(tei):
     detector.close()
 
 
+def test_a_closed_detector_says_so(tei):
+    with detector_of(tei) as detector:
+        pass
+    with pytest.raises(EndpointError, match="closed"):
+        detector.detect(pairs(0.5))
+
+
+def test_logs_hold_neither_key_nor_text(server, caplog):
+    server.key = KEY
+    with caplog.at_level("DEBUG"), detector_of(server, api_key=KEY) as detector:
+        detector.detect(pairs(0.5))
+    assert "HTTP" in caplog.text
+    assert KEY not in caplog.text
+    assert SECRET not in caplog.text
+
+
 def test_closing_leaves_no_connection_behind(tei):
     detector = detector_of(tei)
     awaiting(detector, pairs(0.5))

@@ -28,7 +28,7 @@ from .verdict import Verdict
 
 OK, REFUSED, BAD_INPUT, BROKEN_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 _LARGEST_GROUPS = 12
-_DETECTORS = "embedded (default), a published classifier (minos, protectai...: refusal-guard models list) or a model folder"
+_DETECTORS = "embedded (default), cascade, a published classifier (minos...: refusal-guard models list), a model folder or a server's URL"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

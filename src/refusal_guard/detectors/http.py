@@ -90,7 +90,11 @@ class Endpoint:
     ) -> None:
         if not timeout > 0 or concurrency < 1:
             raise InputError("timeout must be above 0 seconds and concurrency at least 1")
-        self.url, self.detector, self.concurrency, self._backoff, self._timeout = checked_url(url), detector, concurrency, backoff, timeout
+        self.url = checked_url(url)
+        self.detector = detector
+        self.concurrency = concurrency
+        self._timeout = timeout
+        self._backoff = backoff
         self._settings: dict[str, Any] = {
             "base_url": self.url,
             "headers": _headers(api_key),
@@ -102,6 +106,8 @@ class Endpoint:
 
     def send(self, calls: Sequence[Call]) -> list[Any]:
         """Return the JSON answers to calls, in order. Raises EndpointError at the first that fails; those not yet sent are dropped."""
+        if self._client.is_closed:
+            raise self.error("this detector was closed: make a new one")
         if len(calls) < 2:
             return [self._send(call) for call in calls]
         with ThreadPoolExecutor(min(len(calls), self.concurrency)) as pool:
