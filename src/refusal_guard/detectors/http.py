@@ -68,7 +68,7 @@ class Backoff:
         if attempt >= self.retries or not _may_pass(outcome):
             return None
         asked = _retry_after(outcome) if isinstance(outcome, httpx.Response) else 0.0
-        return min(self.longest, max(asked, random.uniform(0.0, min(self.longest, self.first * 2.0**attempt))))
+        return min(self.longest, max(asked, random.uniform(0.0, min(self.longest, self.first * 2.0 ** min(attempt, 64)))))
 
 
 class Endpoint:
