@@ -2,9 +2,10 @@
 
 import nox
 
-nox.options.sessions = ["wheel", "gorget", "llm_guard"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 CONFORMANCE = "tests/conformance"
+ENCODERS = "tests/encoders"
 
 
 @nox.session
@@ -16,6 +17,17 @@ def wheel(session: nox.Session) -> None:
     session.install("-q", "--find-links", folder, "--no-index", "--no-deps", "refusal-guard")
     session.install("-q", "refusal-guard", *TESTS, "httpx>=0.27", "pyarrow>=15", "--find-links", folder)
     session.run("pytest", "-q", "-p", "no:cacheprovider")
+
+
+@nox.session
+def encoders(session: nox.Session) -> None:
+    """The torch and ONNX backends on tiny checkpoints that the tests train, and how much of their code that reaches."""
+    session.install("-q", "torch==2.13.0")
+    session.install("-q", ".[transformers,onnx,int8]", *TESTS, "coverage>=7.10")
+    options = f"--rcfile={ENCODERS}/coverage.ini"
+    session.run("coverage", "run", options, "-m", "pytest", "-q", ENCODERS, *session.posargs, env={"HF_HUB_OFFLINE": "1"})
+    session.run("coverage", "combine", "-q", options)
+    session.run("coverage", "report", options)
 
 
 @nox.session

@@ -44,7 +44,9 @@ def add_to(commands: _SubParsersAction[ArgumentParser]) -> None:
         one = models.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         one.add_argument("name", metavar="NAME", help="a name of models list, or a checkpoint's folder")
         if run in (download, check):
-            one.add_argument("--onnx", action="store_true", help="its ONNX graph (default: safetensors where torch is installed)")
+            kind = one.add_mutually_exclusive_group()
+            kind.add_argument("--onnx", action="store_true", help="its ONNX graph (default where torch is not installed)")
+            kind.add_argument("--weights", action="store_true", help="its safetensors weights (default where torch is installed)")
         one.set_defaults(run=run)
 
 
@@ -115,7 +117,7 @@ def quantize(options: Namespace) -> int:
 
 
 def _graph_wanted(spec: EncoderSpec, options: Namespace) -> bool:
-    return bool(options.onnx or (spec.onnx_file and find_spec("torch") is None))
+    return bool(options.onnx or (spec.onnx_file and not options.weights and find_spec("torch") is None))
 
 
 def _facts(spec: EncoderSpec) -> dict[str, Any]:

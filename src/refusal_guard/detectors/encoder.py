@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DetectorError
 from ..verdict import Detection, Label, Reason
 from .checkpoint import Checkpoint
-from .hub import CONFIG, TOKENIZER, ModelFiles, find, verify
+from .hub import CONFIG, TOKENIZER, ModelFiles, default_cache, find, verify
 from .spec import EncoderSpec, ReadingOptions, spec_of
 from .windows import Reading, WindowReader
 
@@ -60,6 +60,8 @@ class EncoderDetector(ABC):
         self.spec = spec_of(model).changed(**reading)
         self.name = self.spec.name
         self.threshold = self.spec.threshold
+        if self.spec.folder is None and cache is None:
+            cache = default_cache(self.spec)
         self._cache = cache
         self._in_memory: Loaded | None = None
         self._lock = Lock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -163,27 +164,34 @@ def fetch(spec: EncoderSpec, *, graph: bool, cache: Path | None = None) -> Model
     `graph` takes the ONNX graph in place of the safetensors weights. Raises ModelError when that fails, or is not published.
     """
     root = cache or default_cache(spec)
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    with _hub_errors(spec, root):
+        names = HfApi().list_repo_files(spec.repo, revision=spec.revision)
+    wanted = list(_wanted(spec, names, graph=graph))
+    with _hub_errors(spec, root):
+        folder = Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted, cache_dir=root))
+    files = ModelFiles(spec, folder, folder.name)
+    verify(files, [files[name] for name in wanted])
+    return files
+
+
+@contextmanager
+def _hub_errors(spec: EncoderSpec, root: Path) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a ModelError that says what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        names = HfApi().list_repo_files(spec.repo, revision=spec.revision)
-        wanted = list(_wanted(spec, names, graph=graph))
-        folder = snapshot_download(spec.repo, revision=spec.revision, allow_patterns=wanted, cache_dir=root)
+        yield
     except GatedRepoError:
         raise model_error(spec, "its licence has to be accepted on the hub first, and HF_TOKEN set", root) from None
     except RevisionNotFoundError:
         raise model_error(spec, f"the hub has no revision {spec.revision} of it", root) from None
     except RepositoryNotFoundError:
         raise model_error(spec, "the hub has no such repository, or it is private and HF_TOKEN is not set", root) from None
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise model_error(
-            spec, f"the hub did not answer ({type(error).__name__}); what was downloaded is kept. {how_to_get(spec, root)}", root
-        ) from error
-    files = ModelFiles(spec, Path(folder), Path(folder).name)
-    verify(files, [files[name] for name in wanted])
-    return files
+    except Exception as error:  # connection errors are those of whichever HTTP library huggingface_hub uses
+        what = f"the hub did not answer ({type(error).__name__}); what was downloaded is kept. {how_to_get(spec, root)}"
+        raise model_error(spec, what, root) from error
 
 
 def _wanted(spec: EncoderSpec, names: Sequence[str], *, graph: bool) -> Iterator[str]:
