@@ -4,6 +4,7 @@ import nox
 
 nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
+LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
 ENCODERS = "tests/encoders"
 
@@ -15,7 +16,7 @@ def wheel(session: nox.Session) -> None:
     session.run("pip", "wheel", "-q", "--no-deps", "-w", folder, ".")
     session.run("python", "tests/wheel_contents.py", folder)
     session.install("-q", "--find-links", folder, "--no-index", "--no-deps", "refusal-guard")
-    session.install("-q", "refusal-guard", *TESTS, "httpx>=0.27", "pyarrow>=15", "--find-links", folder)
+    session.install("-q", "refusal-guard", *TESTS, *LOCAL, "--find-links", folder)
     session.run("pytest", "-q", "-p", "no:cacheprovider")
 
 

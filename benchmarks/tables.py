@@ -105,7 +105,30 @@ def facts() -> str:
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[], str]] = {"quality": quality, "speed": speed, "alternatives": alternatives, "facts": facts}
+def encoders() -> str:
+    """One line per way to run a published classifier: how many times the throughput of one-by-one pipeline calls it has."""
+    path = RESULTS / "encoders.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/encoders.py`."
+    results = read(path)
+    ways = list(next(iter(results.values()))["cpu_seconds"])
+    rows = [[way, *(f"{found['times_one_by_one'][way]:.2f}" for found in results.values())] for way in ways]
+    lines = (
+        ("int8 against pipeline(batch_size=16)", "int8_times_batch_of_16", "{:.1f}"),
+        ("largest difference of fp32 logits from the pipeline's", "fp32_logits_against_the_pipeline", "{:.0e}"),
+        ("same verdict, int8 and fp32 (random weights)", "int8_same_verdict", "{:.1%}"),
+    )
+    rows += [[text, *(form.format(found[key]) for found in results.values())] for text, key, form in lines]
+    return table(["", *(f"{name}-sized" for name in results)], rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "quality": quality,
+    "speed": speed,
+    "encoders": encoders,
+    "alternatives": alternatives,
+    "facts": facts,
+}
 
 
 def filled(text: str) -> str:
