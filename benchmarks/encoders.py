@@ -6,8 +6,8 @@ Needs `pip install 'refusal-guard[transformers,int8]'`. Random weights have the 
 the agreement of int8 with fp32 is that of random weights, whose scores all lie near one half, the hardest place to agree.
 
 All ways read the same tokens of the same texts (log-normal lengths, median 180 tokens, sigma 0.9), in one thread, in one process, and
-take turns, warmed up, in an order that is shuffled for each repetition. The result is the median of CPU seconds, which neighbours on the machine
-disturb less than the clock. `--quick` takes tiny sizes, to try the script out; it writes no result.
+take turns, warmed up, in an order that is shuffled for each repetition. The result is the median of CPU seconds, which neighbours on
+the machine disturb less than the clock. `--quick` takes tiny sizes, to try the script out; it writes no result.
 """
 
 from __future__ import annotations
