@@ -1,22 +1,33 @@
 """Scores the output of language models for refusal, offline, and lets an app act on it."""
 
+from .attempts import Report, report_of
+from .condition import When
 from .conversation import Conversation, Message
 from .errors import InputError, RefusalDetected, RefusalGuardError
 from .guard import Guard
+from .policy import Fallback, Flag, Raise, Replace, Retry
 from .scanner import NoRefusal
 from .verdict import Label, Reason, Verdict
 
 __all__ = [
     "Conversation",
+    "Fallback",
+    "Flag",
     "Guard",
     "InputError",
     "Label",
     "Message",
     "NoRefusal",
+    "Raise",
     "Reason",
     "RefusalDetected",
     "RefusalGuardError",
+    "Replace",
+    "Report",
+    "Retry",
     "Verdict",
+    "When",
+    "report_of",
 ]
 
 

@@ -14,9 +14,10 @@ No message holds the text of a prompt or a response.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attempts import Report
     from .verdict import Verdict
 
 
@@ -61,8 +62,14 @@ class ModelError(DetectorError):
 
 
 class RefusalDetected(RefusalGuardError):
-    """The response is a refusal; `verdict` says why."""
+    """The response is a refusal: `verdict` says why, `response` is what came (None: the provider raised), `report` what was tried."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, *, response: Any = None, report: Report | None = None) -> None:
         super().__init__(f"the response was judged a {verdict.label} (score {verdict.score:.3f}, threshold {verdict.threshold:.3f})")
         self.verdict = verdict
+        self.response = response
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the verdict, not by the message, so that it comes whole out of another process."""
+        return type(self), (self.verdict,), vars(self)

@@ -54,3 +54,11 @@ def word(value: Any) -> str | None:
 def is_a(thing: Any, *kinds: type) -> bool:
     """Return whether a thing is an instance of one of the kinds."""
     return issubclass(type(thing), kinds)
+
+
+def has(thing: Any, name: str) -> bool:
+    """Return whether a thing has a field, be it None."""
+    try:
+        return name in thing if is_a(thing, Mapping) else hasattr(thing, name)
+    except Exception:  # as above
+        return False

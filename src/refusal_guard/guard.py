@@ -1,15 +1,24 @@
-"""The guard: a detector, a threshold, and what to do when the detector fails."""
+"""The guard: a detector, a threshold, what to do when the detector fails, and calls run under a policy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args, overload
+from typing import Any, Final, Literal, TypeVar, cast, get_args, overload
 
 from .conversation import Conversation
 from .detectors import Detector, load_detector
 from .errors import DetectorError, InputError, RefusalGuardError
+from .policy import Flag, Policy
+from .run import Exchange, RefusedWhen, Terms, prior_messages
+from .signals import Signal
 from .verdict import Detection, Label, Verdict
+
+R = TypeVar("R")
 
 OnError = Literal["raise", "pass", "refuse"]
 Scannable = Conversation | tuple[str | None, str | None] | Sequence[Mapping[str, Any]]
@@ -21,7 +30,7 @@ _MISSING: Final = object()
 class Guard:
     """Scores responses for refusal.
 
-    `detector` is a name, a model folder or any detector object. `threshold` lies in (0, 1); without one the detector's own
+    `detector` is a name, a model folder, a server's URL or any detector object. `threshold` lies in (0, 1); without one the detector's own
     is taken, or 0.5. `on_error` says what happens when the detector fails: "raise" a DetectorError, "pass" the response, or
     "refuse" it; the verdict then carries the error. Raises InputError for a bad setting.
 
@@ -63,15 +72,75 @@ class Guard:
         """
         conversations = [as_conversation(item) for item in items]
         verdicts = [self._settled(conversation) for conversation in conversations]
-        open_ones = [i for i, verdict in enumerate(verdicts) if verdict is None]
-        for i, verdict in zip(open_ones, self._judge([conversations[i] for i in open_ones]), strict=True):
-            verdicts[i] = verdict
-        return cast(list[Verdict], verdicts)
+        return _filled(verdicts, self._judge(_unsettled(conversations, verdicts)))
+
+    async def _ascan_many(self, conversations: Sequence[Conversation]) -> list[Verdict]:
+        adetect = getattr(self.detector, "adetect", None)
+        if adetect is None:
+            return await asyncio.to_thread(self.scan_many, conversations) if conversations else []
+        verdicts = [self._settled(conversation) for conversation in conversations]
+        return _filled(verdicts, await self._ajudge(_unsettled(conversations, verdicts), adetect))
+
+    def run(
+        self,
+        call: Callable[..., R],
+        *,
+        policy: Policy = Flag(),
+        prompt: str | None = None,
+        messages: Sequence[Any] | None = None,
+        read: Callable[[Any], Any] | None = None,
+        refused_when: RefusedWhen = "all",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> R:
+        """Make a call, judge its response, and do what the policy says.
+
+        `call()` makes the first attempt as it is. What a policy changes comes as keywords: `model` (a fallback to a name), `messages` (a
+        nudge: the conversation, the refusal and the nudge), `temperature`. So `functools.partial(client.chat.completions.create,
+        model=..., messages=...)` is a call for all of them, and `lambda: ...` one for `Flag`, `Raise`, `Replace` and a plain `Retry`.
+        `prompt` or `messages` say what the response answers. `read` turns a response into text, messages, a conversation or the body of a
+        chat API; without it those are read, and SDKs' objects of such bodies. Of several choices all must be refused, or with
+        `refused_when="any"` one. `clock` tells seconds.
+
+        Returns what the call returned, the same object; `report_of(response)` has the verdicts. Only a str, bytes, dict, list or tuple
+        comes back as an equal object of a subclass, since it can't carry a report; what can carry none at all (a class with
+        `__slots__`, a number, None) comes without. Raises RefusalDetected when the policy says so, and InputError for a policy that the
+        call can't follow or a response that can't be read. An error of the call goes through unchanged; one by which the provider
+        refuses (a blocked prompt) is a refusal, and accepting it raises it again. A failing detector follows `on_error`.
+        """
+        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self._declared))
+        while exchange.open:
+            with exchange.attempt():
+                exchange.response = exchange.ask()
+            exchange.judge(self.scan_many(exchange.conversations()))
+        return cast(R, exchange.result())
+
+    async def arun(
+        self,
+        call: Callable[..., Awaitable[R]],
+        *,
+        policy: Policy = Flag(),
+        prompt: str | None = None,
+        messages: Sequence[Any] | None = None,
+        read: Callable[[Any], Any] | None = None,
+        refused_when: RefusedWhen = "all",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> R:
+        """Do what `run` does, awaiting the call; the detector runs in a thread, or is awaited where it has an `adetect`.
+
+        Cancelling goes through to what is awaited at once.
+        """
+        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self._declared))
+        while exchange.open:
+            with exchange.attempt():
+                answer = exchange.ask()
+                exchange.response = await answer if inspect.isawaitable(answer) else answer
+            exchange.judge(await self._ascan_many(exchange.conversations()))
+        return cast(R, exchange.result())
 
     def _settled(self, conversation: Conversation) -> Verdict | None:
         """Return the verdict that needs no detector: a declared refusal, or nothing to read."""
         if any(message.refusal is not None for message in conversation.answer):
-            return self._verdict(Detection(score=1.0, detector=_PROVIDER, label=Label.REFUSAL), signal="refusal")
+            return self._declared(Signal(kind="refusal", provider=_PROVIDER, stage="output"))
         if conversation.visible_response.strip():
             return None
         calls_tool = any(message.calls_tool for message in conversation.answer)
@@ -81,26 +150,50 @@ class Guard:
         if not conversations:
             return []
         try:
-            detections = self._detect(conversations)
+            with self._detecting():
+                detections = self._one_each(self.detector.detect(conversations), conversations)
         except DetectorError as error:
-            if self.on_error == "raise":
-                raise
-            if len(conversations) > 1:  # one that breaks the detector must not take its neighbours along
+            if len(conversations) > 1 and self.on_error != "raise":  # one that breaks the detector must not take its neighbours along
                 return [verdict for conversation in conversations for verdict in self._judge([conversation])]
-            return [self._unknown(refused=self.on_error == "refuse", error=str(error))]
-        return [self._unknown() if detection is None else self._verdict(detection) for detection in detections]
+            return [self._failed(error)]
+        return [self._decided(detection) for detection in detections]
 
-    def _detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
-        name = self.detector.name
+    async def _ajudge(self, conversations: Sequence[Conversation], adetect: Callable[..., Awaitable[Any]]) -> list[Verdict]:
+        """Do what `_judge` does; the choices of one response are so few that they fail together."""
+        if not conversations:
+            return []
         try:
-            detections = self.detector.detect(conversations)
+            with self._detecting():
+                detections = self._one_each(await adetect(conversations), conversations)
+        except DetectorError as error:
+            return [self._failed(error)] * len(conversations)
+        return [self._decided(detection) for detection in detections]
+
+    @contextmanager
+    def _detecting(self) -> Iterator[None]:
+        try:
+            yield
         except RefusalGuardError:
             raise
         except Exception as error:
-            raise DetectorError(f"detector {name} failed: {type(error).__name__}", detector=name) from error
+            raise DetectorError(f"detector {self.detector.name} failed: {type(error).__name__}", detector=self.detector.name) from error
+
+    def _one_each(self, detections: list[Detection | None], conversations: Sequence[Conversation]) -> list[Detection | None]:
         if len(detections) != len(conversations):
+            name = self.detector.name
             raise DetectorError(f"detector {name} returned {len(detections)} answers for {len(conversations)}", detector=name)
         return detections
+
+    def _decided(self, detection: Detection | None) -> Verdict:
+        return self._unknown() if detection is None else self._verdict(detection)
+
+    def _failed(self, error: DetectorError) -> Verdict:
+        if self.on_error == "raise":
+            raise error
+        return self._unknown(refused=self.on_error == "refuse", error=str(error))
+
+    def _declared(self, signal: Signal) -> Verdict:
+        return self._verdict(Detection(score=1.0, detector=_PROVIDER, label=Label.REFUSAL), signal=signal.kind)
 
     def _verdict(self, detection: Detection, signal: str | None = None) -> Verdict:
         refused = detection.score >= self.threshold
@@ -136,6 +229,16 @@ def as_conversation(item: Scannable) -> Conversation:
     if isinstance(item, tuple) and len(item) == 2 and not isinstance(item[0], Mapping):
         return Conversation.from_pair(*item)
     return Conversation.from_messages(cast(Sequence[Mapping[str, Any]], item))
+
+
+def _unsettled(conversations: Sequence[Conversation], verdicts: Sequence[Verdict | None]) -> list[Conversation]:
+    return [conversation for conversation, verdict in zip(conversations, verdicts, strict=True) if verdict is None]
+
+
+def _filled(verdicts: Sequence[Verdict | None], judged: Iterable[Verdict]) -> list[Verdict]:
+    """Return the verdicts with those of the detector in the gaps."""
+    waiting = iter(judged)
+    return [next(waiting) if verdict is None else verdict for verdict in verdicts]
 
 
 def _checked(threshold: object) -> float:

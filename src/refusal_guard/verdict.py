@@ -59,9 +59,9 @@ class Detection(BaseModel):
 class Verdict(BaseModel):
     """What the guard decided about one response.
 
-    `refused` is `score >= threshold`, unless a `signal` decided: "refusal" (the provider declared one), "empty" (no text to
-    judge) or "tool_call" (a tool call instead of text). `error` names what failed when the guard did not run. `truncated` names what
-    the detector did not read whole ("turns", "prompt", "response").
+    `refused` is `score >= threshold`, unless a `signal` decided: the provider's "refusal", "filtered" (it took the answer away) or
+    "blocked" (it did not take the prompt), or else "empty" (no text to judge) or "tool_call" (a tool call instead of text). `error` names
+    what failed when the guard did not run. `truncated` names what the detector did not read whole ("turns", "prompt", "response").
     """
 
     model_config = ConfigDict(frozen=True)
