@@ -36,15 +36,16 @@ class Checkpoint:
         config = _config(files)
         names = _class_names(files, config)
         pad = config.get("pad_token_id")
+        pad = pad if isinstance(pad, int) else 0
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int) and config.get("model_type") in _POSITIONS_AFTER_PADDING:
-            positions -= (pad or 0) + 1
+            positions -= pad + 1
         return cls(
             refusal=_indices(files, names, spec.refusal_labels),
             partial=_indices(files, names, spec.partial_labels),
             reasons={_indices(files, names, [label])[0]: reason for label, reason in spec.reasons.items()},
             limit=min(spec.limit, positions) if isinstance(positions, int) else spec.limit,
-            pad=pad if isinstance(pad, int) else 0,
+            pad=pad,
         )
 
 
@@ -68,8 +69,11 @@ def _config(files: ModelFiles) -> dict[str, Any]:
 def _class_names(files: ModelFiles, config: Mapping[str, Any]) -> list[str]:
     """Return the names of the classes by index: the checkpoint's, or the spec's where the checkpoint has but placeholders."""
     spec = files.spec
-    raw = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(config.get("num_labels") or 2))}
-    names = {int(index): str(name) for index, name in raw.items()}
+    raw = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(spec.num_labels)}
+    try:
+        names = {int(index): str(name) for index, name in raw.items()}
+    except (AttributeError, ValueError):
+        raise files.error(f"id2label in {CONFIG} does not name classes by their indices") from None
     if sorted(names) != list(range(spec.num_labels)):
         raise files.error(f"it has {len(names)} classes, and the spec says {spec.num_labels}. Is it another checkpoint?")
     ordered = [names[i] for i in range(len(names))]
