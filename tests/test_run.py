@@ -393,6 +393,7 @@ READABLE = {
     "langchain": SimpleNamespace(type="ai", content=NO, tool_calls=[]),
     "gemini": {"candidates": [{"content": {"role": "model", "parts": [{"text": "Hm", "thought": True}, {"text": NO}]}}]},
     "bedrock": {"output": {"message": {"role": "assistant", "content": [{"text": NO}]}}, "stopReason": "end_turn"},
+    "parts that are plain strings": {"role": "assistant", "content": [NO]},
     "ollama": {"message": {"role": "assistant", "content": NO}, "done_reason": "stop"},
     "cohere": SimpleNamespace(message=SimpleNamespace(role="assistant", content=[part(NO)])),
 }
@@ -446,6 +447,11 @@ def test_read_takes_the_text_from_what_is_not_known():
     assert response == "read"
 
 
+def test_what_a_provider_withheld_needs_not_be_readable():
+    response = guarded().run(lambda: {"action": "GUARDRAIL_INTERVENED", "assessments": []})
+    assert report_of(response).attempts[0].verdict.signal == "blocked"
+
+
 def test_a_declared_refusal_is_seen_although_read_would_only_take_the_text():
     guard = guarded()
     refused = completion(None, refusal="I can't.")
@@ -489,6 +495,16 @@ def test_terms_that_cannot_work_fail_before_the_call(terms, match):
     with pytest.raises(InputError, match=match):
         guarded().run(lambda: called.append(1) or NO, **terms)
     assert not called
+
+
+def test_a_retry_behind_a_fallback_that_may_be_passed_over_is_checked_for_both():
+    policy = Fallback(Script(YES), when=When(label=Label.PARTIAL)).then(Retry(temperature=1.0))
+    with pytest.raises(InputError, match="temperature"):
+        guarded().run(lambda: NO, policy=policy)
+
+
+def test_a_builtin_that_shows_no_signature_is_called():
+    assert guarded().run(dict, policy=Fallback("b"), read=lambda body: YES if body else NO) == {"model": "b"}
 
 
 @pytest.mark.parametrize("call", [None, "text", 3])

@@ -527,6 +527,29 @@ def names(value):
     return {*(value if type(value) is dict else ()), *(name for item in inner for name in names(item))}
 
 
+def test_what_cannot_be_listed_is_nothing():
+    class HostileList(list):
+        __iter__ = HostileDict.get
+
+    class Unmapped(dict):
+        items = HostileDict.get
+
+    assert native_signal({"choices": HostileList([1]), "candidates": HostileList([1])}) is None
+    assert native_signal({"action": "GUARDRAIL_INTERVENED", "assessments": [Unmapped(a=1)]}).category is None
+
+
+def test_an_assessment_is_read_to_a_bounded_depth():
+    nested = {"action": "BLOCKED", "name": "deep"}
+    for _ in range(2_000):
+        nested = {"policy": [nested]}
+    assert native_signal({"action": "GUARDRAIL_INTERVENED", "assessments": [nested]}).category is None
+
+
+@pytest.mark.parametrize("body", ["no json", b"\xff\xfe", "[" * 100_000, ""])
+def test_an_error_body_that_is_no_json_declares_nothing(body):
+    assert native_signal(raised("SDKError", status_code=403, body=body)) is None
+
+
 NAMES = st.sampled_from(sorted(names([payload for payload, *_ in DECLARED.values()]) | {"body", "response", "status_code", "innererror"}))
 LEAVES = st.one_of(
     st.none(),

@@ -130,7 +130,7 @@ def carry(response: R, report: Report) -> R:
 
     It is the same object, with one private attribute more (no field, so it shows up in no `model_dump` and no `asdict`). Only a plain str,
     bytes, dict, list or tuple, which take no attributes, come back as an equal object of a subclass. What takes none and is none of these
-    (a class with `__slots__`, a number, None) comes back without.
+    (a class with `__slots__`, a number, None) comes back without. An object that several calls return carries the report of the last.
     """
     carrier = _CARRIERS.get(type(response))
     carrying: R = response if carrier is None else carrier(response)

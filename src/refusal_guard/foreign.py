@@ -15,7 +15,7 @@ def field(thing: Any, *path: str) -> Any:
     """Return what stands under a path of names, in mappings and attributes; None where there is nothing."""
     for name in path:
         try:
-            thing = thing.get(name) if is_a(thing, Mapping) else getattr(thing, name, None)
+            thing = thing.get(name) if type(thing) is dict or is_a(thing, Mapping) else getattr(thing, name, None)
         except Exception:  # a foreign property may raise anything, and that must not reach the user's call
             return None
     return thing

@@ -7,6 +7,7 @@ out. Policies combine in order: `Retry(1, nudge="...").then(Fallback("other-mode
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -65,13 +66,13 @@ class Decision:
     stopped: Stop | None
 
 
-class Policy:
+class Policy(ABC):
     """What all policies can do: combine, be bounded, and decide."""
 
     @property
+    @abstractmethod
     def steps(self) -> tuple[Step, ...]:
         """Its steps, in the order in which they are taken."""
-        raise NotImplementedError
 
     def then(self, other: Policy) -> Policy:
         """Return a policy that goes on with another where this one has nothing more to do.
@@ -161,9 +162,9 @@ class Step(Policy):
         """The keywords by which a call is told of the change."""
         return ()
 
+    @abstractmethod
     def act(self, state: State, index: int) -> Answer:
         """Return the action, or why there is none; `index` is the step's place in the policy."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

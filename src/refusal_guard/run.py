@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from .attempts import Attempt, Outcome, Report, Stop, carry, report_of
 from .conversation import Conversation
 from .errors import InputError, RefusalDetected
-from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State
+from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step
 from .responses import Reading, describe, message_of, read_response
 from .signals import Signal, native_signal
 from .verdict import Verdict
@@ -228,17 +228,24 @@ def _check(call: Any, terms: Terms) -> None:
     """Raise InputError for what could only fail later: targets that can't be called, and keywords that a call does not take."""
     if not callable(call):
         raise InputError(f"the call must be a callable, not {type(call).__name__}; wrap it: lambda: ...")
-    target = call
+    asked = [call]  # who may have been asked when a step is reached: a fallback may be passed over
     for step in terms.policy.steps:
+        reached = asked
         if isinstance(step, Fallback):
-            target = call if isinstance(step.targets[0], str) else step.targets[0]
-        if not callable(target):
-            raise InputError(f"a {type(target).__name__} as a fallback needs the adapter for its SDK; here, pass a callable that asks it")
-        if "messages" in step.needs and terms.messages is None:
-            raise InputError("a nudge is added to the conversation: pass prompt= or messages= too")
-        for name in step.needs:
-            if not _takes(target, name):
-                raise InputError(f"the policy changes {name}, so the call must take it as a keyword: def call(*, {name}=...)")
+            reached = [call if isinstance(step.targets[0], str) else step.targets[0]]
+            asked = [*asked, *reached]
+        for target in reached:
+            _check_target(target, step, terms)
+
+
+def _check_target(target: Any, step: Step, terms: Terms) -> None:
+    if not callable(target):
+        raise InputError(f"a {type(target).__name__} as a fallback needs the adapter for its SDK; here, pass a callable that asks it")
+    if "messages" in step.needs and terms.messages is None:
+        raise InputError("a nudge is added to the conversation: pass prompt= or messages= too")
+    for name in step.needs:
+        if not _takes(target, name):
+            raise InputError(f"the policy changes {name}, so the call must take it as a keyword: def call(*, {name}=...)")
 
 
 def _takes(call: Callable[..., Any], name: str) -> bool:

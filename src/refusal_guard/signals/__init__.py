@@ -30,6 +30,8 @@ def native_signal(obj: Any) -> Signal | None:
     once, what withheld the answer comes first, then a moderation that did not run, then a flag. A response of several choices is
     withheld only when all of them are; a single choice may be passed too.
     """
+    if obj is None or is_a(obj, str, bytes):
+        return None
     found = [signal for signal in _declared(obj) if signal is not None]
     return min(found, key=_rank, default=None)
 
