@@ -414,6 +414,11 @@ TOOLS = [
     {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}]}}]},
     {"output": {"message": {"content": [{"toolUse": {"name": "f"}}]}}},
 ]
+TOOLS += [
+    completion("No direct access, so I look it up.", tool_calls=[{"id": "1", "type": "function"}]),
+    {"role": "assistant", "content": [{"type": "text", "text": NO}, {"type": "tool_use", "id": "1"}], "type": "message"},
+    {"output": [{"type": "message", "content": [{"type": "output_text", "text": NO}]}, {"type": "function_call", "name": "f"}]},
+]
 EMPTY = [
     None,
     "",
@@ -433,6 +438,11 @@ EMPTY = [
 def test_a_tool_call_is_no_refusal(answer):
     verdict = report_of(guarded().run(lambda: answer)).attempts[0].verdict
     assert (verdict.refused, verdict.signal) == (False, "tool_call")
+
+
+def test_an_answer_after_a_tool_that_the_provider_ran_is_judged():
+    searched = {"role": "assistant", "content": [{"type": "server_tool_use", "id": "1"}, {"type": "text", "text": NO}], "type": "message"}
+    assert report_of(guarded().run(lambda: searched)).outcome == "flagged"
 
 
 @pytest.mark.parametrize("answer", EMPTY)

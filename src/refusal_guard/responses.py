@@ -15,6 +15,7 @@ from .signals import Signal, native_signal
 _INPUT_TOKENS = ("input_tokens", "prompt_tokens", "inputTokens", "prompt_token_count", "promptTokenCount")
 _OUTPUT_TOKENS = ("output_tokens", "completion_tokens", "outputTokens", "candidates_token_count", "candidatesTokenCount")
 _TOTAL_TOKENS = ("total_tokens", "totalTokens", "total_token_count", "totalTokenCount")
+_TOOL_PARTS = frozenset({"tool_use", "tool_call", "function_call"})
 _LANGCHAIN_ROLES = {"human": "user", "system": "system", "tool": "tool"}
 # Gemini and Bedrock tell a part's kind by the name of its one field.
 _UNTYPED_PARTS = {
@@ -132,6 +133,10 @@ def _conversation(answer: Any, before: Sequence[Mapping[str, Any]]) -> Conversat
         read["content"] = word(answer) or word(field(answer, "text"))
     if parts := items(message, "content", "parts"):
         read["content"] = [_part(part) for part in parts]
+    if any(field(part, "type") in _TOOL_PARTS for part in items(read, "content")):
+        read["tool_calls"] = [True]
+    if read["tool_calls"]:
+        read["content"] = None  # what is said beside a call that the caller has to make is not yet the answer
     return Conversation.from_messages([*before, {**read, "role": "assistant"}])
 
 
