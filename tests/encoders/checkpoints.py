@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -144,6 +146,29 @@ def tiny_protectai(folder: Path) -> Path:
     names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
     model.save_pretrained(folder)
+    return folder
+
+
+def untrained(folder: Path, name: str) -> Path:
+    """A checkpoint of a further published classifier's architecture, labels and tags, with random weights: enough to compare numbers."""
+    torch.manual_seed(0)
+    tokenizer = byte_pairs(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    if name == "agentlans":
+        tokenizer.add_special_tokens([AddedToken(tag, special=True) for tag in ("<|system|>", "<|user|>", "<|assistant|>", "<|...|>")])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    if name == "garak":
+        labels = {0: "refusal", 1: "non-refusal"}
+        config = ModernBertConfig(**sizes, cls_token_id=0, sep_token_id=2, max_position_embeddings=512, id2label=labels)
+    elif name == "agentlans":
+        config = BertConfig(**sizes, max_position_embeddings=512, id2label={0: "Non-refusal", 1: "Refusal"})
+    else:
+        config = RobertaConfig(**sizes, max_position_embeddings=514, num_labels=5)
+    config.initializer_range = 0.5
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    wrapped.save_pretrained(folder)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     return folder
 
 

@@ -73,3 +73,20 @@ def test_verify_and_quantize_and_then_int8(run):
     listed = {row["name"]: row for row in json.loads(run("models", "list", "--json").stdout)}
     assert listed["protectai"]["int8"]
     assert listed["minos"]["path"]
+
+
+def test_loading_and_scanning_open_no_socket(cache):
+    code = """
+import sys
+sockets = []
+sys.addaudithook(lambda event, arguments: sockets.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
+from refusal_guard import Guard
+for name in ("transformers:minos", "transformers:protectai", "onnx:protectai"):
+    assert Guard(name).scan("Explain bread to me.", "I'm sorry, but I can't help with bread.").refused
+print(sockets)
+"""
+    online = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=online | {"HF_HUB_CACHE": str(cache)}, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.strip() == "[]"
