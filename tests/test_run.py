@@ -465,7 +465,7 @@ def test_what_a_provider_withheld_needs_not_be_readable():
 def test_a_declared_refusal_is_seen_although_read_would_only_take_the_text():
     guard = guarded()
     refused = completion(None, refusal="I can't.")
-    assert guard.run(lambda: refused, read=lambda body: body["choices"][0]["message"]["content"], policy=Replace("seen")) == "seen"
+    assert guard.run(lambda: refused, read=lambda body: body["choices"][0]["message"]["content"].strip(), policy=Replace("seen")) == "seen"
 
 
 @pytest.mark.parametrize("answer", [object(), 3, b"bytes", {"a": 1}, iter(["chunk"])])
@@ -585,6 +585,13 @@ def test_what_a_guard_inside_has_judged_is_not_judged_again(run):
     assert response == YES
     assert (len(inner.detector.seen), outer.detector.seen) == (3, [])
     assert [attempt.verdict.refused for attempt in report_of(response).attempts] == [True, True, False]
+
+
+def test_attempts_of_a_guard_inside_use_up_no_retries_of_the_one_outside():
+    inner, call = guarded(), Script(NO)
+    report = report_of(guarded().run(lambda: inner.run(call, policy=Retry(1)), policy=Retry(2)))
+    assert len(call.asked) == len(report.attempts) == 6
+    assert [attempt.step for attempt in report.attempts] == [-1, -1, -1, 0, -1, 0]
 
 
 def test_a_guard_inside_that_raises_is_a_refusal_for_the_one_outside():
