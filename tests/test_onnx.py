@@ -94,12 +94,14 @@ def test_a_checkpoint_without_a_spec_says_what_it_needs(folder, tmp_path):
 def test_int8_is_made_checked_and_used(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     detector = OnnxDetector(folder, int8=True)
-    with pytest.raises(ModelError, match="models quantize three"):
+    with pytest.raises(ModelError, match=f"models quantize {folder}"):
         detector.load()
     made = Quantized.of(OnnxDetector(folder).load().files)
     made.make()
     exact = OnnxDetector(folder).detect(CONVERSATIONS)
     assert [found.score for found in detector.detect(CONVERSATIONS)] == pytest.approx([found.score for found in exact], abs=0.2)
+    monkeypatch.chdir(folder.parent)
+    assert OnnxDetector(Path(folder.name), int8=True).load().files.folder == Path(folder.name)
     made.graph.write_bytes(made.graph.read_bytes() + b"\0")
     with pytest.raises(ModelError, match="not the file that was made"):
         OnnxDetector(folder, int8=True).load()

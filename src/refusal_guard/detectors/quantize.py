@@ -27,7 +27,7 @@ class Note(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    repo: str
+    origin: str
     revision: str | None
     source: str
     source_sha256: str
@@ -45,10 +45,10 @@ class Quantized:
     def of(cls, files: ModelFiles) -> Self:
         """Return the place of a model's graph, whether or not it was made."""
         root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "refusal-guard" / "int8"
-        home = str(files.folder.resolve()) if files.revision is None else files.spec.repo
-        name = files.spec.repo.replace("/", "--") if files.revision else files.folder.resolve().name
-        key = files.revision or hashlib.sha256(home.encode()).hexdigest()[:16]
-        return cls(files, root / name / key)
+        if files.revision is not None:
+            return cls(files, root / files.spec.repo.replace("/", "--") / files.revision)
+        home = files.folder.resolve()
+        return cls(files, root / home.name / hashlib.sha256(str(home).encode()).hexdigest()[:16])
 
     @property
     def graph(self) -> Path:
@@ -57,7 +57,7 @@ class Quantized:
 
     def verified(self) -> Path:
         """Return the graph after a check of its hash, and of its source's where the source lies here. Raises ModelError."""
-        command = f"Make it: refusal-guard models quantize {self.files.spec.name}"
+        command = f"Make it: refusal-guard models quantize {self.files.spec.name if self.files.revision else self.files.folder}"
         try:
             note = Note.model_validate_json((self.folder / _NOTE).read_bytes())
             found = _sha256(self.graph)
@@ -66,8 +66,8 @@ class Quantized:
         if found != note.sha256:
             raise self._error(f"{self.graph} is not the file that was made. {command}")
         source = self.files.folder / note.source
-        if (note.repo, note.revision) != (self.files.spec.repo, self.files.revision):
-            raise self._error(f"{self.graph} was made from {note.repo} at {note.revision}. {command}")
+        if (note.origin, note.revision) != (self._origin, self.files.revision):
+            raise self._error(f"{self.graph} was made from {note.origin} at {note.revision}. {command}")
         if source.is_file() and _sha256(source) != note.source_sha256:
             raise self._error(f"{self.graph} was made from another {note.source}. {command}")
         return self.graph
@@ -88,7 +88,7 @@ class Quantized:
             made = _quantised(graph, Path(scratch))
             made.replace(self.graph)
         note = Note(
-            repo=self.files.spec.repo,
+            origin=self._origin,
             revision=self.files.revision,
             source=source.relative_to(self.files.folder).as_posix(),
             source_sha256=_sha256(source),
@@ -96,6 +96,10 @@ class Quantized:
         )
         (self.folder / _NOTE).write_text(note.model_dump_json(indent=2), encoding="utf-8")
         return self.graph
+
+    @property
+    def _origin(self) -> str:
+        return self.files.spec.repo if self.files.revision else str(self.files.folder.resolve())
 
     def _source(self) -> Path:
         try:
