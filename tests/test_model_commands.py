@@ -43,9 +43,9 @@ def test_list_names_every_detector_with_licence_and_definition(run):
     for spec in PRESETS.values():
         assert spec.name in done.stdout
     rows = json.loads(run("list", "--json").stdout)
-    assert [row["name"] for row in rows] == ["embedded", *PRESETS]
+    assert [row["name"] for row in rows] == ["embedded", "cascade", *PRESETS]
     assert all(row["licence"] and row["definition"] for row in rows)
-    assert [row["path"] is None for row in rows] == [False, *[True] * len(PRESETS)]
+    assert [row["path"] is None for row in rows] == [False, *[True] * (1 + len(PRESETS))]
 
 
 def test_info_tells_how_a_model_is_asked_and_how_to_get_it(run):
@@ -55,6 +55,7 @@ def test_info_tells_how_a_model_is_asked_and_how_to_get_it(run):
     assert "refusal-guard models fetch minos" in shown
     assert "Without network" in shown
     assert "threshold" in run("info", "embedded").stdout
+    assert "needs both" in run("info", "cascade").stdout
 
 
 def test_info_and_verify_of_ones_own_folder(run, checkpoint):

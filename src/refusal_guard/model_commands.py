@@ -21,7 +21,7 @@ from .errors import RefusalGuardError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-_EMBEDDED = "embedded"
+_EMBEDDED, _CASCADE = "embedded", "cascade"
 _MEGABYTE = 1_000_000
 
 
@@ -52,7 +52,7 @@ def add_to(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 def show_all(options: Namespace) -> int:
     """Print every detector with its licence, size and place."""
-    rows = [_embedded_facts(), *map(_facts, PRESETS.values())]
+    rows = [_embedded_facts(), _cascade_facts(), *map(_facts, PRESETS.values())]
     if options.json:
         print(json.dumps(rows))
         return 0
@@ -68,12 +68,12 @@ def show_all(options: Namespace) -> int:
 
 def show(options: Namespace) -> int:
     """Print all that is known of one detector."""
-    spec = None if options.name == _EMBEDDED else spec_of(options.name)
-    facts = _facts(spec) if spec else _embedded_facts()
+    ours = {_EMBEDDED: _embedded_facts, _CASCADE: _cascade_facts}.get(options.name)
+    facts = ours() if ours else _facts(spec_of(options.name))
     for name, value in facts.items():
         print(f"{name.replace('_', ' '):16}{'' if value is None else value}".rstrip())
-    if spec and not facts["path"]:
-        print(how_to_get(spec))
+    if not ours and not facts["path"]:
+        print(how_to_get(spec_of(options.name)))
     return 0
 
 
@@ -148,6 +148,12 @@ def _embedded_facts() -> dict[str, Any]:
         "threshold": EmbeddedDetector().threshold,
         "path": str(folder),
     }
+
+
+def _cascade_facts() -> dict[str, Any]:
+    minos = _facts(PRESETS["minos"])
+    definition = "embedded's, and minos's where embedded is unsure; needs both"
+    return _embedded_facts() | {"name": _CASCADE, "definition": definition, "path": minos["path"]}
 
 
 def _megabytes(folder: Path) -> int:
