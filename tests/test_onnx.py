@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refusal_guard import Conversation, Guard, InputError
 from refusal_guard.detectors import load_detector
@@ -129,6 +131,16 @@ def test_bad_settings_are_input_errors(folder, options):
 )
 def test_a_cpu_runs_equal_lengths_and_a_gpu_fills_a_budget(padding, expected):
     assert list(batches([30, 60, 5, 30, 20], padding)) == expected
+
+
+@given(st.lists(st.integers(1, 600), max_size=40), st.none() | st.integers(1, 4_000))
+def test_every_text_is_in_one_batch_within_the_budget(lengths, padding):
+    found = list(batches(lengths, padding))
+    assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
+    for batch in found:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or longest * len(batch) <= (padding or 1_024)
+        assert padding or {lengths[i] for i in batch} == {longest}
 
 
 def test_long_texts_run_alone_on_a_cpu():

@@ -121,7 +121,8 @@ def classifier(files: ModelFiles, dtype: torch.dtype) -> Any:
                 output_loading_info=True,
             )
     except Exception as error:  # transformers and safetensors raise many kinds, and each means that the files don't fit
-        raise files.error(f"transformers can't load it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}") from error
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        raise files.error(f"transformers can't load it: {type(error).__name__}: {first_line}") from error
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
     if missing:
         raise files.error(f"its weights lack {', '.join(missing[:4])}, which would be random numbers. Name a fine-tuned checkpoint")
