@@ -44,7 +44,7 @@ class Round:
 
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-ROUNDS = (Round(easy_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(easy_share=0.5, epochs=1, run=1, peak=0.6, seed=2))
+ROUNDS = (Round(easy_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(easy_share=0.25, epochs=1, run=1, peak=0.6, seed=2))
 
 
 def main() -> None:

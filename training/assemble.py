@@ -67,8 +67,9 @@ def assemble(linear: LinearModel, checkpoint: Path, rows: Sequence[Row], folder:
 
 def read(runtime: Runtime, rows: Sequence[Row]) -> Readings:
     """Run both stages, as shipped, on every row that has text; the project's own rows get half of the total weight."""
-    rows = [row for row in rows if sentences(clip(row.response)[0])]
-    first, second, strongest = zip(*(both_logits(runtime, row) for row in rows), strict=True)
+    found = [(row, logits) for row in rows if (logits := both_logits(runtime, row))]
+    rows = [row for row, _ in found]
+    first, second, strongest = zip(*(logits for _, logits in found), strict=True)
     own = np.array([row.own for row in rows])
     weights = np.where(own, 0.5 / max(own.sum(), 1), 0.5 / max((~own).sum(), 1)) * len(rows)
     labels = np.array([row.label for row in rows])
@@ -80,9 +81,11 @@ def first_logit(runtime: Runtime, row: Row) -> float:
     return runtime.linear.read(sentences(clip(row.response)[0]))[0]
 
 
-def both_logits(runtime: Runtime, row: Row) -> tuple[float, float, float]:
-    """Return both stages' logits that a row declines, and the score of its strongest sentence."""
+def both_logits(runtime: Runtime, row: Row) -> tuple[float, float, float] | None:
+    """Return both stages' logits that a row declines, and the score of its strongest sentence; None when it has no text."""
     spans = sentences(clip(row.response)[0])
+    if not spans:
+        return None
     first, scores = runtime.linear.read(spans)
     compliance, partial, refusal = runtime.encoder_logits(plain(clip(row.prompt)[0]), spans, scores)
     return first, float(np.logaddexp(partial, refusal)) - compliance, float(scores.max())

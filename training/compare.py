@@ -19,7 +19,7 @@ from refusal_guard.conversation import Conversation
 from refusal_guard.detectors.embedded import EmbeddedDetector
 from refusal_guard.detectors.embedded.passages import TokenBudget
 from refusal_guard.detectors.embedded.runtime import Runtime
-from refusal_guard.evaluate import auroc
+from refusal_guard.evaluate import evaluate
 from refusal_guard.text import clip, sentences
 
 from . import static
@@ -91,13 +91,10 @@ def _measured(
     sets = {"held-out": held_out, **evaluation}
     found: dict[str, Any] = {"megabytes": megabytes, "milliseconds": _milliseconds(scorer, evaluation or {"": held_out}), "sets": {}}
     for name, rows in sets.items():
-        kept = [row for row in rows if row.label != "partial" and sentences(clip(row.response)[0])]
+        kept = [row for row in rows if sentences(clip(row.response)[0])]
         scores = fitted.predict_proba(scorer(kept)[:, None])[:, 1]
-        truth = np.array([row.label == "refusal" for row in kept])
-        flagged = scores >= threshold
-        hits, alarms = int((flagged & truth).sum()), int((flagged & ~truth).sum())
-        f1 = 2 * hits / max(1, int(truth.sum()) + hits + alarms)
-        found["sets"][name] = {"f1": f1, "false_positive_rate": alarms / max(1, int((~truth).sum())), "auroc": auroc(truth, scores)}
+        metrics = evaluate([row.label for row in kept], scores.tolist(), threshold, resamples=0)
+        found["sets"][name] = {figure: getattr(metrics, figure).value for figure in ("f1", "false_positive_rate", "auroc")}
     return found
 
 
