@@ -365,6 +365,7 @@ def test_cancelling_closes_the_connections(server):
         async with detector_of(server) as detector:
             task = asyncio.create_task(detector.adetect(pairs(0.5)))
             while not server.requests:
+                assert not task.done(), task
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
