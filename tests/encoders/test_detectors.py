@@ -10,11 +10,12 @@ for package in ("torch", "transformers", "onnxscript"):
 
 import checkpoints
 
-from refusal_guard import Conversation, Guard, InputError, Label
+from refusal_guard import Conversation, Guard, InputError, Label, NoRefusal
 from refusal_guard.detectors import load_detector
 from refusal_guard.detectors.onnx import OnnxDetector
 from refusal_guard.detectors.spec import PRESETS, EncoderSpec
 from refusal_guard.detectors.transformers import TransformersDetector
+from refusal_guard.scanner import calculate_risk_score
 
 BACKENDS = [TransformersDetector, OnnxDetector]
 NAMES = ["minos", "protectai"]
@@ -65,6 +66,17 @@ def test_the_window_reader_gives_transformers_own_ids_and_logits(cache, found, n
         theirs = [model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0].numpy() for text in texts]
     ours = TransformersDetector(name, cache=cache).logits(CONVERSATIONS)
     assert np.abs(np.stack(theirs) - single(ours)).max() <= 1e-5
+
+
+def test_the_drop_in_with_their_model_and_settings_gives_llm_guards_numbers(cache, found):
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=str(found("protectai").folder), device="cpu")
+    scanner = NoRefusal(detector=TransformersDetector("protectai", windows="head", max_tokens=32, cache=cache))
+    for _, response in [*PAIRS, ("p", f"{ANSWER} " * 5 + REFUSAL), ("p", f"{REFUSAL} " * 20)]:
+        answer = classify(response, max_length=32, truncation=True, return_token_type_ids=False)[0]
+        score = round(answer["score"] if answer["label"] == "REJECTION" else 1 - answer["score"], 2)
+        assert scanner.scan("p", response) == (response, score <= 0.75, calculate_risk_score(score, 0.75))
 
 
 def test_batches_and_single_calls_agree(detector):
