@@ -29,6 +29,7 @@ ALLOWED = {
     "run": {"attempts", "conversation", "errors", "policy", "responses", "signals", "verdict"},
     "detectors": {"conversation", "errors", "text", "verdict"},
     "guard": {"conversation", "detectors", "errors", "policy", "run", "signals", "verdict"},
+    "streaming": {"attempts", "errors", "foreign", "guard", "policy", "responses", "run", "text"},
     "scanner": {"conversation", "detectors", "errors", "guard", "text"},
     "files": {"errors"},
     "bulk": {"conversation", "errors", "files", "guard", "verdict"},

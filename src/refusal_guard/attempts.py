@@ -15,6 +15,7 @@ R = TypeVar("R")
 Outcome = Literal["answered", "flagged", "replaced", "raised", "failed"]
 WITHHELD = frozenset({"refusal", "filtered", "blocked"})
 _REPORT = "_refusal_guard_report"
+_STREAM = "_raw_stream"  # where the openai and anthropic SDKs' helpers keep it
 
 
 class Stop(StrEnum):
@@ -26,6 +27,7 @@ class Stop(StrEnum):
     EXHAUSTED = "exhausted"  # the attempts that the policy grants are used up
     UNCHANGED = "unchanged"  # the provider declared it, and the policy would send the same again to the same model
     ATTEMPTS = "attempts"  # within(attempts=...) is reached
+    RELEASED = "released"  # the text of a stream was out already when it was judged
     DEADLINE = "deadline"  # within(seconds=...) is reached
     ERROR = "error"  # a call raised an error that is no refusal
 
@@ -144,12 +146,17 @@ def carry(response: R, report: Report) -> R:
 def report_of(response: object) -> Report:
     """Return the report of a response that came from a guarded call, or of the error that came instead.
 
+    The helpers that SDKs put around a stream (`client.chat.completions.stream()`, `client.messages.stream()`) have that of their stream.
     Raises InputError when it carries none: it is not from a guarded call, or it can carry none (see `Guard.run`).
     """
-    try:
-        report = object.__getattribute__(response, _REPORT)
-    except AttributeError:
-        report = None
+    report = _attribute(response, _REPORT) or _attribute(_attribute(response, _STREAM), _REPORT)
     if not isinstance(report, Report):
         raise InputError(f"this {type(response).__name__} carries no report: pass what Guard.run or a guarded client returned or raised")
     return report
+
+
+def _attribute(thing: object, name: str) -> Any:
+    try:
+        return object.__getattribute__(thing, name)
+    except AttributeError:
+        return None

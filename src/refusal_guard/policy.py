@@ -96,6 +96,10 @@ class Policy(ABC):
         mine = _bounds(self)
         return Chain(self.steps, _tighter(mine["attempts"], attempts), _tighter(mine["seconds"], seconds))
 
+    def adapted(self, change: Callable[[Step], Step]) -> Policy:
+        """Return the policy with each step put through a function, its bounds kept: so an adapter makes calls of other clients."""
+        return Chain(tuple(change(step) for step in self.steps)).within(**_bounds(self))
+
     def decide(self, state: State) -> Decision:
         """Return what to do about the last attempt; the same state always gives the same decision."""
         return Chain(self.steps).decide(state)
