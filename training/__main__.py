@@ -12,19 +12,17 @@ import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from refusal_guard.detectors.embedded.linear import LinearModel
-from refusal_guard.text import clip, sentences
 
 from . import encoder, linear
 from .assemble import assemble
 from .compare import compare
-from .rows import Row, empty_talk, late_refusals, load, load_evaluation
+from .rows import MADE, Row, empty_talk, late_refusals, load, load_evaluation
 
 STEPS = ("linear", "encoder", "assemble", "compare")
 MODEL = Path(__file__).parents[1] / "src" / "refusal_guard" / "models" / "refusal-v1"
@@ -34,9 +32,9 @@ EMPTY_TALK = 300
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on all rows but some of the easy ones."""
+    """A round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on the own rows and some of the public ones."""
 
-    easy_share: float
+    public_share: float
     epochs: int
     run: int
     peak: float
@@ -44,7 +42,7 @@ class Round:
 
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-ROUNDS = (Round(easy_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(easy_share=0.25, epochs=1, run=1, peak=0.6, seed=2))
+ROUNDS = (Round(public_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(public_share=0.4, epochs=1, run=1, peak=0.6, seed=2))
 
 
 def main() -> None:
@@ -79,28 +77,19 @@ def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], 
     """Run the rounds and save the checkpoint after each epoch."""
     torch.manual_seed(0)
     model, tokenizer = encoder.start(rows, released)
-    hard, sure = divided(first, training)
     for number, plan in enumerate(ROUNDS, 1):
-        chosen = [*hard, *random.Random(plan.seed).sample(sure, int(plan.easy_share * len(sure)))]
+        chosen = drawn(training, plan)
         epochs = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed)
         for epoch, loss in zip(range(plan.run), epochs, strict=False):
             print(f"round {number}, epoch {epoch}: loss {loss:.4f}", flush=True)
             encoder.save(model, tokenizer, work / "encoder")
 
 
-def divided(first: LinearModel, training: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Split the rows into hard ones and the public ones that are easy."""
-    found = [not row.own and row.source not in ("late-refusal", "empty-talk") and easy(first, row) for row in training]
-    return [row for row, is_easy in zip(training, found, strict=True) if not is_easy], list(compress(training, found))
-
-
-def easy(first: LinearModel, row: Row) -> bool:
-    """Whether the first stage is sure, and right, about a row: the encoder will hardly ever be asked about its like."""
-    spans = sentences(clip(row.response)[0])
-    if row.label == "partial" or not spans:
-        return False
-    logit, _ = first.read(spans)
-    return logit > 3 if row.label == "refusal" else logit < -4
+def drawn(training: Sequence[Row], plan: Round) -> list[Row]:
+    """Return the rows of a round: those written or made here, and a share of the public ones."""
+    public = [row for row in training if not row.own and row.source not in MADE]
+    ours = [row for row in training if row.own or row.source in MADE]
+    return [*ours, *random.Random(plan.seed).sample(public, int(plan.public_share * len(public)))]
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -14,6 +14,8 @@ from refusal_guard.text import plain, sentences
 
 OWN_ROWS = Path(__file__).parent / "data"
 LABELS = ("compliance", "partial", "refusal")
+# Sources of the rows that `late_refusals` and `empty_talk` make.
+MADE = ("late-refusal", "empty-talk")
 # Templates, labels with more errors than others, and partial rows, which every source defines in its own way, count less.
 _WEAK_SOURCES = {
     "synthetic-capability-refusal": 0.5,
@@ -128,11 +130,11 @@ def empty_talk(count: int, rng: random.Random) -> list[Row]:
         letters = rng.choice(scripts)
         words = ["".join(rng.choices(letters, k=rng.randrange(1, 9))) for _ in range(rng.choice((1, 3, 30)))]
         text = rng.choice((" ", "", "\n")).join(rng.choices(words, k=rng.choice((1, 5, 60, 400))))
-        found.append(Row(prompt="", response=text, label="compliance", source="empty-talk", lang="", weight=0.5))
+        found.append(Row(prompt="", response=text, label="compliance", source=MADE[1], lang="", weight=0.5))
     return found
 
 
 def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:
     spans = sentences(row.response)
     cut = spans[rng.randrange(len(spans) // 2, len(spans))].end
-    return replace(row, response=f"{row.response[:cut]}\n\n{ending}", label="partial", source="late-refusal", weight=0.5)
+    return replace(row, response=f"{row.response[:cut]}\n\n{ending}", label="partial", source=MADE[0], weight=0.5)
