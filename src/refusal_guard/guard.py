@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,7 +76,9 @@ class Guard:
     async def _ascan_many(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         adetect = getattr(self.detector, "adetect", None)
         if adetect is None:
-            return await asyncio.to_thread(self.scan_many, conversations) if conversations else []
+            from asyncio import to_thread  # dear to import, and whoever awaits has it already
+
+            return await to_thread(self.scan_many, conversations) if conversations else []
         verdicts = [self._settled(conversation) for conversation in conversations]
         return _filled(verdicts, await self._ajudge(_unsettled(conversations, verdicts), adetect))
 
