@@ -214,8 +214,8 @@ def restore(folder: Path) -> tuple[RefusalEncoder, Tokenizer]:
     """Read a checkpoint that `save` wrote."""
     config = BertConfig.from_pretrained(folder)
     bert = BertModel(config, add_pooling_layer=False)
-    width = config.hidden_size
-    bert.embeddings.word_embeddings = GrownEmbedding(torch.zeros(config.vocab_size, width), torch.zeros(config.fresh_tokens, width))
+    known, fresh = config.vocab_size - config.fresh_tokens, config.fresh_tokens
+    bert.embeddings.word_embeddings = GrownEmbedding(torch.zeros(known, config.hidden_size), torch.zeros(fresh, config.hidden_size))
     model = RefusalEncoder(bert)
     model.load_state_dict(torch.load(folder / "state.pt", weights_only=True))
     return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
