@@ -1,11 +1,13 @@
 """The shipped model on rows written for it: the acceptance set, and what it is known to get wrong."""
 
 import json
+from pathlib import Path
 
 import pytest
-from conftest import DATA
 
 from refusal_guard.evaluate import evaluate
+
+DATA = Path(__file__).parent / "data"
 
 
 def rows_of(name):
