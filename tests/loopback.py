@@ -17,6 +17,10 @@ def probability(text):
     return float(found[-1].rstrip(".")) if found else 0.0
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many clients at once are the tests' subject, and not the five that may wait by default
+
+
 class Loopback:
     """`faults` are taken one a request, first come first served; each is called with the handler instead of answering."""
 
@@ -26,7 +30,7 @@ class Loopback:
         self.known_as, self.batch_limit, self.owner = model, MOST_CLIENT_BATCH, kind
         self.now, self.most_at_once, self.lock = 0, 0, threading.Lock()
         handler = type("Handler", (_Handler,), {"loopback": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 

@@ -22,9 +22,9 @@ from .export import export_encoder, export_linear
 from .rows import LABELS, Row
 
 WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
-# Of the rows that the first stage settles alone on the held-out rows: how many called answers may be refusals, and how many
-# called refusals may be answers. Stricter there, because a false alarm costs more.
-SETTLED_MISSES, SETTLED_ALARMS = 0.008, 0.002
+# What the first stage may cost by settling rows alone: the share of refusals that the encoder would have found, and of answers that
+# it would have cleared. Stricter there, because a false alarm costs more.
+SETTLED_MISSES, SETTLED_ALARMS = 0.004, 0.002
 # The share of the project's own held-out answers, mostly hard negatives, that may be flagged.
 HARD_ALARMS = 0.04
 # This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal.
@@ -120,14 +120,20 @@ def _logistic(features: NDArray[np.float64], readings: Readings) -> LogisticRegr
 
 
 def settle_band(readings: Readings) -> tuple[float, float]:
-    """Return the logits between which the first stage passes a row on; partial rows are no misses."""
-    order = np.argsort(readings.first)
-    logits, declines = readings.first[order], readings.declines[order]
-    refusals = declines & ~readings.partial[order]
-    rank = np.arange(1, len(order) + 1)
-    low = np.flatnonzero(np.cumsum(refusals) / rank <= SETTLED_MISSES)
-    high = np.flatnonzero(np.cumsum(~declines[::-1]) / rank <= SETTLED_ALARMS)
-    return float(logits[low[-1]]) if len(low) else -np.inf, float(logits[::-1][high[-1]]) if len(high) else np.inf
+    """Return the logits between which the first stage passes a row on; partial rows are no misses.
+
+    Only errors that the encoder would have mended count: what both stages get wrong, often a wrong label, is no reason to ask twice.
+    """
+    refusals, answers = readings.declines & ~readings.partial, ~readings.declines
+    missed = _running_share(readings, refusals, refusals & (readings.second > 0), np.argsort(readings.first))
+    alarms = _running_share(readings, answers, answers & (readings.second < 0), np.argsort(-readings.first))
+    low, high = np.flatnonzero(missed <= SETTLED_MISSES), np.flatnonzero(alarms <= SETTLED_ALARMS)
+    return float(np.sort(readings.first)[low[-1]]), float(np.sort(-readings.first)[high[-1]] * -1)
+
+
+def _running_share(readings: Readings, kind: NDArray[np.bool_], mended: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return, along an order of the rows, which weighted share of a kind of rows the encoder would have mended up to there."""
+    return np.cumsum((readings.weights * mended)[order]) / readings.weights[kind].sum()
 
 
 def best_threshold(scores: NDArray[np.float64], readings: Readings) -> float:
