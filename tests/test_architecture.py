@@ -9,9 +9,18 @@ from types import FunctionType
 import pytest
 
 import refusal_guard
+from refusal_guard import clients, streaming
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "refusal_guard"
+INTEGRATIONS = ROOT / "integrations"
+ADAPTERS = sorted(INTEGRATIONS.rglob("*.py"))
+# What adapters may name: the public names, and what two modules offer to them.
+FOR_ADAPTERS = {
+    "refusal_guard": refusal_guard.__all__,
+    "refusal_guard.clients": clients.__all__,
+    "refusal_guard.streaming": streaming.__all__,
+}
 MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}
 
 # Each layer may import itself (where it is one idea), the layers named, and nothing above.
@@ -30,6 +39,7 @@ ALLOWED = {
     "detectors": {"conversation", "errors", "text", "verdict"},
     "guard": {"conversation", "detectors", "errors", "policy", "run", "signals", "verdict"},
     "streaming": {"attempts", "errors", "foreign", "guard", "policy", "responses", "run", "text"},
+    "clients": {"attempts", "errors", "guard", "policy", "run", "streaming"},
     "scanner": {"conversation", "detectors", "errors", "guard", "text"},
     "files": {"errors"},
     "bulk": {"conversation", "errors", "files", "guard", "verdict"},
@@ -83,6 +93,25 @@ def test_imports_point_downwards(name):
 def test_nothing_in_src_imports_integrations(name):
     modules = [node.module or "" for node in ast.walk(MODULES[name]) if isinstance(node, ast.ImportFrom)]
     assert not [module for module in modules if module.startswith("refusal_guard_")]
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_adapter_is_small_and_uses_what_is_offered(path):
+    assert len(path.read_text().splitlines()) <= 200
+    used = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [alias.name for node in used if isinstance(node, ast.Import) for alias in node.names]
+    assert not [name for name in names if name.startswith("refusal_guard")]
+    ours = [
+        node for node in used if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("refusal_guard")
+    ]
+    assert not [alias.name for node in ours for alias in node.names if alias.name not in FOR_ADAPTERS[node.module]]
+
+
+@pytest.mark.parametrize("package", sorted(path.parent for path in INTEGRATIONS.glob("*/__init__.py")), ids=lambda path: path.name)
+def test_an_adapter_is_shipped_typed_and_explained(package):
+    assert (package / "README.md").exists()
+    assert (package / "py.typed").exists()
+    assert f'"integrations/{package.name}"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_public_names_are_few_sorted_and_real():

@@ -732,3 +732,9 @@ def test_a_report_holds_no_text_but_the_providers_explanation():
     assert "secret" not in report.model_dump_json()
     declared = report_of(guarded().run(Script(completion(None, refusal="A secret reason."))))
     assert "secret" not in repr(declared)
+
+
+def test_an_sdks_empty_fields_for_calls_are_no_call():
+    message = SimpleNamespace(role="assistant", content=NO, refusal=None, tool_calls=None, function_call=None)
+    response = SimpleNamespace(choices=[SimpleNamespace(index=0, message=message, finish_reason="stop")])
+    assert report_of(Guard(FixedDetector(0.9)).run(lambda: response)).attempts[0].verdict.refused

@@ -88,7 +88,7 @@ def message_of(thing: Any) -> dict[str, Any]:
         "role": word(field(thing, "role")) or _LANGCHAIN_ROLES.get(word(field(thing, "type")) or "", "assistant"),
         "content": [_part(part) for part in items(content)] if is_a(content, list, tuple) else word(content),
         "refusal": word(field(thing, "refusal")),
-        "tool_calls": items(thing, "tool_calls") or items([field(thing, "function_call")] if has(thing, "function_call") else None),
+        "tool_calls": items(thing, "tool_calls") or items([called] if (called := field(thing, "function_call")) is not None else None),
     }
 
 

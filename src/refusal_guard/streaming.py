@@ -1,6 +1,7 @@
 """Streams under guard, for the adapters of SDKs: what is held back, until when, and what is judged at the end.
 
 An adapter opens streams and reads their events; a StreamedCall does the rest. Text that was released is never asked for again.
+What adapters need beside the public names of refusal_guard is named here too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .responses import Choice, read_response
 from .run import RefusedWhen
 from .text import sentences
 
-__all__ = ["Hold", "Source", "StreamMode", "StreamedCall", "Transcript", "carry"]
+__all__ = ["Hold", "Policy", "RefusedWhen", "Source", "Step", "StreamMode", "StreamedCall", "Transcript", "carry"]
 
 StreamMode = Literal["flag", "gate", "full"]
 SHORTEST_OPENING = 40
@@ -247,9 +248,7 @@ class StreamedCall:
     def _hand_over(self, result: Any, finish: Callable[[], Any]) -> bool:
         """Put the report on the stream and have its end judged; False when something stands in for the stream."""
         source, relay = self._source, self._relay
-        assert source is not None
-        assert relay is not None
-        if result is not source.result or report_of(result).outcome == "replaced":
+        if source is None or relay is None or result is not source.result or report_of(result).outcome == "replaced":
             return False
         carry(source.stream, report_of(result))
         relay.finish = finish
