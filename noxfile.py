@@ -2,11 +2,13 @@
 
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
 ENCODERS = "tests/encoders"
+INTEGRATIONS = "tests/integrations"
+OPENAI = {"1": "openai==1.109.1", "2": "openai==2.54.0", "3": "openai>=3,<4"}  # 1 and 2 are on httpx, 3 is on httpx2
 
 
 @nox.session
@@ -44,3 +46,15 @@ def llm_guard(session: nox.Session) -> None:
     session.install("-q", "torch==2.13.0")
     session.install("-q", "llm-guard==0.3.16", ".", *TESTS)
     session.run("pytest", "-q", CONFORMANCE, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("major", OPENAI, ids=list(OPENAI))
+def openai(session: nox.Session, major: str) -> None:
+    """The guarded client with each major version of the SDK, its types, and the hosts it works in."""
+    session.install("-q", OPENAI[major], ".", *TESTS, "mypy>=1.13", "pyright>=1.1", "langsmith>=0.4")
+    if major != "1":  # langchain-openai left it behind
+        session.install("-q", OPENAI[major], "langchain-openai>=1")
+    session.run("pytest", "-q", INTEGRATIONS, *session.posargs)
+    session.run("mypy", "--strict", "--python-executable", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")
+    session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")
