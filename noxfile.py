@@ -49,12 +49,10 @@ def llm_guard(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("major", OPENAI, ids=list(OPENAI))
-def openai(session: nox.Session, major: str) -> None:
+@nox.parametrize("release", [nox.param(release, id=major) for major, release in OPENAI.items()])
+def openai(session: nox.Session, release: str) -> None:
     """The guarded client with each major version of the SDK, its types, and the hosts it works in."""
-    session.install("-q", OPENAI[major], ".", *TESTS, "mypy>=1.13", "pyright>=1.1", "langsmith>=0.4")
-    if major != "1":  # langchain-openai left it behind
-        session.install("-q", OPENAI[major], "langchain-openai>=1")
+    session.install("-q", release, ".", *TESTS, "mypy>=1.13", "pyright>=1.1", "langchain-openai>=1", "langsmith>=0.4")
     session.run("pytest", "-q", INTEGRATIONS, *session.posargs)
     session.run("mypy", "--strict", "--python-executable", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")
     session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")

@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks OpenAI's protocol. The model's name says what it does: see BEHAVIOURS."""
+"""A real HTTP server that speaks OpenAI's protocol. The model's name says what it does: the keys of the tables below."""
 
 import json
 import threading
@@ -33,8 +33,9 @@ BODIES = {
     "nothing": {"id": "x", "object": "chat.completion", "created": 0, "model": "nothing", "choices": []},
     "errs": {"error": {"message": "Provider returned error", "code": 502}},
 }
-# What else a model may do: "declares" (the provider's own refusal), "filters", "calls" (a tool), "odd" (unknown parts), "garbage" (no
-# JSON), "cuts" (hangs up in the middle), "stalls" (says nothing, or no more), "two" (answers in one choice and refuses in another).
+# What else a model may do: "declares" (the provider's own refusal), "filters", "calls" (a tool), "odd" (unknown parts), "errors" (tells an
+# error in an event), "garbage" (no JSON), "cuts" (hangs up in the middle), "stalls" (says nothing, or no more), "fails" (a response that
+# failed), "two" (answers in one choice and refuses in another).
 
 
 class LoopbackOpenAI:
@@ -249,6 +250,8 @@ def response(behaviour, body):
 def response_events(behaviour, body):
     whole = response(behaviour, body)
     events = [{"type": "response.created", "response": {**whole, "status": "in_progress", "output": []}}]
+    if behaviour == "errors":
+        return [*events, {"type": "error", "code": "server_error", "message": "oops", "param": None, "sequence_number": 1}]
     for item in whole["output"]:
         events.append({"type": "response.output_item.added", "output_index": 0, "item": {**item, "content": []}})
         for part in item.get("content", ()):

@@ -199,6 +199,15 @@ def test_raw_responses_stay_raw(openai_run, server):
     assert typed.choices[0].message.parsed == City(city="Paris")
 
 
+def test_a_raw_response_that_is_no_json_goes_through(openai_run):
+    async def main(client):
+        return await settle(client.chat.completions.with_raw_response.create(model="garbage", messages=MESSAGES))
+
+    raw = openai_run(main, policy=Raise())
+    assert "It works!" in raw.text
+    assert report_of(raw).attempts[0].verdict.signal == "empty"
+
+
 def test_a_text_for_a_raw_response_is_refused_before_anything_is_sent(openai_run, server):
     async def main(client):
         with pytest.raises(InputError, match="raw"):

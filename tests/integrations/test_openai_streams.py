@@ -275,6 +275,18 @@ def test_errors_at_opening_go_through(openai_run, model, server):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("mode", ["flag", "gate"])
+def test_an_event_that_tells_an_error_is_no_answer(openai_run, mode):
+    async def main(client):
+        stream = await OPENINGS["responses"](client, "errors")
+        return await events_of(stream), report_of(stream)
+
+    events, report = openai_run(main, stream=mode, policy=Raise())
+    assert events[-1].type == "error"
+    assert report.outcome == "answered"
+    assert report.attempts[0].verdict.label == "unknown"
+
+
 @pytest.mark.parametrize("model", ["nothing", "garbage"])
 def test_a_body_that_is_no_stream_is_an_empty_one(openai_run, model):
     async def main(client):
