@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from queue import LifoQueue
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -100,13 +101,19 @@ class Endpoint:
             "headers": _headers(api_key),
             "timeout": httpx.Timeout(timeout, pool=None),  # waiting for one of our own connections is no fault of the server
             "limits": httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            "verify": httpx.create_ssl_context(),
         }
-        self._client = httpx.Client(**self._settings)
+        # A client for each connection, lent to one thread at a time: the pool of httpcore 1.0 that threads share may take a connection
+        # for expired that another thread has just begun to use, and closes it under that thread's hands.
+        self._clients = [httpx.Client(**self._settings) for _ in range(concurrency)]
+        self._free: LifoQueue[httpx.Client] = LifoQueue()
+        for client in self._clients:
+            self._free.put(client)
         self._async_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     def send(self, calls: Sequence[Call]) -> list[Any]:
         """Return the JSON answers to calls, in order. Raises EndpointError at the first that fails; those not yet sent are dropped."""
-        if self._client.is_closed:
+        if self._clients[0].is_closed:
             raise self.error("this detector was closed: make a new one")
         if len(calls) < 2:
             return [self._send(call) for call in calls]
@@ -136,7 +143,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections of the blocking calls."""
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
     async def aclose(self) -> None:
         """Close all connections; those of the running event loop at once."""
@@ -160,10 +168,13 @@ class Endpoint:
         return self._answer(outcome)
 
     def _outcome(self, call: Call) -> httpx.Response | httpx.RequestError:
+        client = self._free.get()
         try:
-            return self._client.send(_request(self._client, call))
+            return client.send(_request(client, call))
         except httpx.RequestError as error:
             return error
+        finally:
+            self._free.put(client)
 
     def _answer(self, outcome: httpx.Response | httpx.RequestError) -> Any:
         """Return what the server said. Errors are raised outside of any handler: httpx's own hold the request, and so text and key."""
