@@ -125,10 +125,12 @@ def settle_band(readings: Readings) -> tuple[float, float]:
     Only errors that the encoder would have mended count: what both stages get wrong, often a wrong label, is no reason to ask twice.
     """
     refusals, answers = readings.declines & ~readings.partial, ~readings.declines
-    missed = _running_share(readings, refusals, refusals & (readings.second > 0), np.argsort(readings.first))
-    alarms = _running_share(readings, answers, answers & (readings.second < 0), np.argsort(-readings.first))
-    low, high = np.flatnonzero(missed <= SETTLED_MISSES), np.flatnonzero(alarms <= SETTLED_ALARMS)
-    return float(np.sort(readings.first)[low[-1]]), float(np.sort(-readings.first)[high[-1]] * -1)
+    upwards = np.argsort(readings.first)
+    downwards = upwards[::-1]
+    missed = _running_share(readings, refusals, refusals & (readings.second > 0), upwards)
+    alarms = _running_share(readings, answers, answers & (readings.second < 0), downwards)
+    low, high = upwards[missed <= SETTLED_MISSES], downwards[alarms <= SETTLED_ALARMS]
+    return float(readings.first[low[-1]]) if len(low) else -np.inf, float(readings.first[high[-1]]) if len(high) else np.inf
 
 
 def _running_share(readings: Readings, kind: NDArray[np.bool_], mended: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.float64]:
