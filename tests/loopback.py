@@ -3,11 +3,14 @@
 A text's probability of refusal stands in it: "... p=0.25".
 """
 
+import asyncio
 import json
 import re
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 
 MOST_CLIENT_BATCH = 32
 
@@ -15,6 +18,22 @@ MOST_CLIENT_BATCH = 32
 def probability(text):
     found = re.findall(r"p=([\d.]+)", text)
     return float(found[-1].rstrip(".")) if found else 0.0
+
+
+def blocking(detector, conversations):
+    return detector.detect(conversations)
+
+
+def awaiting(detector, conversations):
+    async def run():
+        async with detector:
+            return await detector.adetect(conversations)
+
+    return asyncio.run(run())
+
+
+WAYS = pytest.mark.parametrize("ask", [blocking, awaiting])
+"""A detector behind an endpoint is asked in both ways."""
 
 
 class _Server(ThreadingHTTPServer):

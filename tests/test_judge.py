@@ -1,12 +1,11 @@
 """Generative judges behind an OpenAI-compatible server on the loopback interface."""
 
-import asyncio
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import Loopback, cut, says, silent, status
+from loopback import WAYS, Loopback, cut, says, silent, status
 from pydantic import ValidationError
 
 from refusal_guard import Conversation, Guard, InputError, Label
@@ -45,19 +44,6 @@ def asked(request):
         yield detector, server
 
 
-def blocking(detector, conversations):
-    return detector.detect(conversations)
-
-
-def awaiting(detector, conversations):
-    async def run():
-        async with detector:
-            return await detector.adetect(conversations)
-
-    return asyncio.run(run())
-
-
-WAYS = pytest.mark.parametrize("ask", [blocking, awaiting])
 REFUSES = Conversation.from_pair("Do it.", "I refuse.")
 COMPLIES = Conversation.from_pair("Do it.", "Done.")
 EMPTY = Conversation.from_pair("Do it.", "")

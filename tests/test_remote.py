@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from loopback import Loopback, cut, says, silent, status
+from loopback import WAYS, Loopback, awaiting, cut, says, silent, status
 
 from refusal_guard import Conversation, Guard, InputError, Label, RefusalGuardError
 from refusal_guard.detectors import load_detector
@@ -26,21 +26,6 @@ SECRET = "my private words"
 
 def pairs(*scores):
     return [Conversation.from_pair(f"{SECRET} {i}", f"{SECRET} p={p}") for i, p in enumerate(scores)]
-
-
-def blocking(detector, conversations):
-    return detector.detect(conversations)
-
-
-def awaiting(detector, conversations):
-    async def run():
-        async with detector:
-            return await detector.adetect(conversations)
-
-    return asyncio.run(run())
-
-
-WAYS = pytest.mark.parametrize("ask", [blocking, awaiting])
 
 
 @pytest.fixture(params=KINDS)

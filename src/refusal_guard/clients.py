@@ -17,9 +17,9 @@ from pydantic import TypeAdapter
 from .attempts import carry, report_of
 from .errors import InputError
 from .guard import Guard
-from .policy import Fallback, Policy, Replace, Step
+from .policy import Fallback, Policy, Replace, Step, check_policy
 from .run import RefusedWhen
-from .streaming import Hold, Source, StreamedCall, Transcript
+from .streaming import ITERATOR, Hold, Source, StreamedCall, Transcript
 
 __all__ = ["Body", "Endpoint", "Terms", "check_settings", "guarded_copy"]
 
@@ -126,11 +126,10 @@ class Request:
 
 def check_settings(policy: object, guard: object, kind: type | tuple[type, ...], name: str) -> None:
     """Raise InputError for settings of a guarded client that are of the wrong kind; `kind` is what it falls back to, `name` says so."""
-    if not isinstance(policy, Policy):
-        raise InputError("the policy must be one of Flag(), Raise(), Retry(), Fallback(...), Replace(...), or several joined by then()")
+    checked = check_policy(policy)
     if guard is not None and not isinstance(guard, Guard):
         raise InputError(f"the guard must be a Guard, not {type(guard).__name__}: give a detector as Guard(detector)")
-    for step in policy.steps:
+    for step in checked.steps:
         if isinstance(step, Fallback) and not isinstance(step.targets[0], str) and not isinstance(step.targets[0], kind):
             raise InputError(
                 f"this client falls back to names of models and to {name} clients, not to a {type(step.targets[0]).__name__}; "
@@ -278,7 +277,7 @@ class GuardedCall:
             stream = make(cast_to=self._request.cast_to, response=self._error_reply, client=self._client)
         adapter: TypeAdapter[Any] = TypeAdapter(get_args(self._request.stream_cls)[0])
         events = [adapter.validate_python(event) for event in self._endpoint.events(self._body, text)]
-        stream._iterator = _later(events) if hasattr(stream, "__aiter__") else iter(events)
+        setattr(stream, ITERATOR, _later(events) if hasattr(stream, "__aiter__") else iter(events))
         return stream
 
     def _parsed(self, response: Any) -> Any:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args, overload
 
 from .conversation import Conversation
-from .detectors import Detector, load_detector
+from .detectors import Detector, load_detector, one_each
 from .errors import DetectorError, InputError, RefusalGuardError
 from .policy import Flag, Policy
 from .run import Exchange, RefusedWhen, Terms, prior_messages
 from .signals import Signal
-from .verdict import Detection, Label, Verdict
+from .verdict import Detection, Label, Verdict, is_threshold
 
 R = TypeVar("R")
 
@@ -152,7 +152,7 @@ class Guard:
             return []
         try:
             with self._detecting():
-                detections = self._one_each(self.detector.detect(conversations), conversations)
+                detections = one_each(self.detector, self.detector.detect(conversations), conversations)
         except DetectorError as error:
             if len(conversations) > 1 and self.on_error != "raise":  # one that breaks the detector must not take its neighbours along
                 return [verdict for conversation in conversations for verdict in self._judge([conversation])]
@@ -165,7 +165,7 @@ class Guard:
             return []
         try:
             with self._detecting():
-                detections = self._one_each(await adetect(conversations), conversations)
+                detections = one_each(self.detector, await adetect(conversations), conversations)
         except DetectorError as error:
             return [self._failed(error)] * len(conversations)
         return [self._decided(detection) for detection in detections]
@@ -178,12 +178,6 @@ class Guard:
             raise
         except Exception as error:
             raise DetectorError(f"detector {self.detector.name} failed: {type(error).__name__}", detector=self.detector.name) from error
-
-    def _one_each(self, detections: list[Detection | None], conversations: Sequence[Conversation]) -> list[Detection | None]:
-        if len(detections) != len(conversations):
-            name = self.detector.name
-            raise DetectorError(f"detector {name} returned {len(detections)} answers for {len(conversations)}", detector=name)
-        return detections
 
     def _decided(self, detection: Detection | None) -> Verdict:
         return self._unknown() if detection is None else self._verdict(detection)
@@ -242,7 +236,7 @@ def _filled(verdicts: Sequence[Verdict | None], judged: Iterable[Verdict]) -> li
     return [next(waiting) if verdict is None else verdict for verdict in verdicts]
 
 
-def _checked(threshold: object) -> float:
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 < threshold < 1.0:
+def _checked(threshold: Any) -> float:
+    if not is_threshold(threshold):
         raise InputError("the threshold must be a number between 0 and 1, both excluded")
     return float(threshold)

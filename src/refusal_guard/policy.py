@@ -319,6 +319,13 @@ class Fallback(Step):
 Answer = Accept | Regenerate | Replace | Reject | Stop
 
 
+def check_policy(policy: object) -> Policy:
+    """Return the policy; raises InputError for what is none."""
+    if not isinstance(policy, Policy):
+        raise InputError("the policy must be one of Flag(), Raise(), Retry(), Fallback(...), Replace(...), or several joined by then()")
+    return policy
+
+
 def _most_telling(reasons: list[Stop]) -> Stop:
     return max(reasons, key=list(Stop).index)
 

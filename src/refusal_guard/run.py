@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from .attempts import Attempt, Outcome, Report, Stop, carry, report_of
 from .conversation import Conversation
 from .errors import InputError, RefusalDetected
-from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step
+from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step, check_policy
 from .responses import Reading, describe, message_of, read_response
 from .signals import Signal, native_signal
 from .verdict import Verdict
@@ -38,8 +38,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         """Refuse terms of the wrong kind."""
-        if not isinstance(self.policy, Policy):
-            raise InputError("the policy must be one of Flag(), Raise(), Retry(), Fallback(...), Replace(...), or several joined by then()")
+        check_policy(self.policy)
         if self.read is not None and not callable(self.read):
             raise InputError("read must be a function that takes a response")
         if self.refused_when not in get_args(RefusedWhen):

@@ -27,7 +27,7 @@ StreamMode = Literal["flag", "gate", "full"]
 SHORTEST_OPENING = 40
 LONGEST_OPENING = 400
 # Where the stream classes of the SDKs made by Stainless (openai, anthropic) keep the iterator over their events.
-_ITERATOR = "_iterator"
+ITERATOR = "_iterator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class StreamedCall:
         def ask(**changes: Any) -> Any:
             self._close()
             source = open_stream(**changes)
-            self._attach(source, relay := _SyncRelay(getattr(source.stream, _ITERATOR), self._transcript(), self._hold))
+            self._attach(source, relay := _SyncRelay(getattr(source.stream, ITERATOR), self._transcript(), self._hold))
             relay.fill()
             return source.result
 
@@ -221,7 +221,7 @@ class StreamedCall:
         async def ask(**changes: Any) -> Any:
             await self._aclose()
             source = await open_stream(**changes)
-            self._attach(source, relay := _AsyncRelay(getattr(source.stream, _ITERATOR), self._transcript(), self._hold))
+            self._attach(source, relay := _AsyncRelay(getattr(source.stream, ITERATOR), self._transcript(), self._hold))
             await relay.fill()
             return source.result
 
@@ -229,7 +229,7 @@ class StreamedCall:
 
     def _attach(self, source: Source, relay: _Relay) -> None:
         self._source, self._relay = source, relay
-        setattr(source.stream, _ITERATOR, relay)
+        setattr(source.stream, ITERATOR, relay)
 
     def _close(self) -> None:
         source, self._source = self._source, None

@@ -12,6 +12,11 @@ Part = Literal["turns", "prompt", "response"]
 Threshold = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 
 
+def is_threshold(value: object) -> bool:
+    """Return whether a value is a number between 0 and 1, both excluded; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value < 1.0
+
+
 class Label(StrEnum):
     """What the response does with the user's last request."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ..conversation import Conversation
-from ..errors import InputError
+from ..errors import DetectorError, InputError
 from ..verdict import Detection
 
 BUILT_IN = {
@@ -33,6 +33,14 @@ class Detector(Protocol):
     def detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
         """Return a detection for each conversation, in order; None where the detector abstains."""
         ...
+
+
+def one_each(detector: Detector, detections: list[Detection | None], conversations: Sequence[Conversation]) -> list[Detection | None]:
+    """Return a detector's answers; raises DetectorError when there is not one for each conversation."""
+    if len(detections) != len(conversations):
+        name = detector.name
+        raise DetectorError(f"detector {name} returned {len(detections)} answers for {len(conversations)}", detector=name)
+    return detections
 
 
 def load_detector(spec: str | Path | Detector) -> Detector:

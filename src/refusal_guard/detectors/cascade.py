@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from ..conversation import Conversation
-from ..errors import DetectorError, InputError
-from ..verdict import Detection, Probability
-from . import Detector, load_detector
+from ..errors import InputError
+from ..verdict import Detection, Probability, is_threshold
+from . import Detector, load_detector, one_each
 
 if TYPE_CHECKING:
     from .encoder import EncoderDetector
@@ -66,11 +66,7 @@ class Cascade:
 
     def _ask(self, detector: Detector, own: float, conversations: Sequence[Conversation]) -> list[Detection | None]:
         """Return a detector's answers with scores on the first one's scale, and its name behind the cascade's."""
-        detections = detector.detect(conversations)
-        if len(detections) != len(conversations):
-            raise DetectorError(
-                f"detector {detector.name} returned {len(detections)} answers for {len(conversations)}", detector=detector.name
-            )
+        detections = one_each(detector, detector.detect(conversations), conversations)
         return [detection and self._on_one_scale(detection, own) for detection in detections]
 
     def _on_one_scale(self, detection: Detection, own: float) -> Detection:
@@ -160,8 +156,8 @@ def _rescaled(score: float, own: float, threshold: float) -> float:
     return min(score * threshold / own, math.nextafter(threshold, 0.0))
 
 
-def _checked_threshold(threshold: object) -> float:
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 < threshold < 1.0:
+def _checked_threshold(threshold: Any) -> float:
+    if not is_threshold(threshold):
         raise InputError("each detector's threshold must be a number between 0 and 1, both excluded")
     return float(threshold)
 

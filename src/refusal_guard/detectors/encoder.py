@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Tokens of a batch of equal lengths. A longer text fills a core alone, and a batch of such texts only takes memory.
 _CPU_BATCH_TOKENS = 1_024
+GPU_BATCH_TOKENS = 16_384
+"""Tokens of a padded batch on a GPU."""
 
 
 class Network(Protocol):

@@ -142,7 +142,7 @@ def verify(files: ModelFiles, paths: Sequence[Path]) -> list[tuple[str, bool]]:
     for path in paths:
         name = path.relative_to(files.folder).as_posix()
         expected = files.spec.sha256.get(name) or (path.resolve().name if path.is_symlink() else "")
-        if (_SHA256.fullmatch(expected) or _GIT_SHA1.fullmatch(expected)) and _hash(path, git=len(expected) == 40) != expected:
+        if (_SHA256.fullmatch(expected) or _GIT_SHA1.fullmatch(expected)) and digest(path, git=len(expected) == 40) != expected:
             raise files.error(
                 f"{name} is not the file that was published (its hash is another). Delete {path.resolve()}. {how_to_get(files.spec)}"
             )
@@ -150,12 +150,13 @@ def verify(files: ModelFiles, paths: Sequence[Path]) -> list[tuple[str, bool]]:
     return found
 
 
-def _hash(path: Path, *, git: bool) -> str:
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False) if git else hashlib.sha256()
+def digest(path: Path, *, git: bool = False) -> str:
+    """Return a file's SHA-256, or the SHA-1 by which git names it."""
+    found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False) if git else hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 def fetch(spec: EncoderSpec, *, graph: bool, cache: Path | None = None) -> ModelFiles:

@@ -12,7 +12,7 @@ from ..conversation import Conversation, Message
 from ..text import inert
 from ..verdict import Part
 from .spec import EncoderSpec, Role, Template
-from .windows import exchanges, system_words
+from .windows import HEAD_SHARE, NO_TAGS, exchanges, system_words
 
 # On the side of cutting too much: English has about four characters a token; other scripts take up to two tokens a character
 # in vocabularies made for English.
@@ -20,8 +20,6 @@ _CHARACTERS_PER_TOKEN = 3.0
 _TOKENS_PER_WIDE_CHARACTER = 2.0
 _SPECIAL_TOKENS = 4
 _PROMPT_SHARE = 0.25
-_HEAD_SHARE = 0.75
-_NO_TAGS = Template(openings={"user": "", "assistant": ""})
 _Turn = tuple[Role, str]
 
 
@@ -42,11 +40,11 @@ def input_of(conversation: Conversation, spec: EncoderSpec) -> Input | None:
     response = inert(conversation.visible_response.strip())
     if not response:
         return None
-    template = spec.template or _NO_TAGS
+    template = spec.template or NO_TAGS
     before, cut = _before(conversation, spec, estimated_tokens(response)) if spec.inputs == "pair" else ([], [])
     asked = _written([*before, ("assistant", "")], template)
     room = spec.max_tokens - _SPECIAL_TOKENS - estimated_tokens(asked)
-    answer = _shortened(response, room, 1.0 if spec.windows == "head" else _HEAD_SHARE, template.ellipsis)
+    answer = _shortened(response, room, 1.0 if spec.windows == "head" else HEAD_SHARE, template.ellipsis)
     return Input(asked + answer, (*cut, *_named("response", answer != response)))
 
 
@@ -58,7 +56,7 @@ def estimated_tokens(text: str) -> float:
 
 def _before(conversation: Conversation, spec: EncoderSpec, response: float) -> tuple[list[_Turn], list[Part]]:
     """Return the turns before a response of so many tokens, and what of them had to be cut."""
-    template = spec.template or _NO_TAGS
+    template = spec.template or NO_TAGS
     room = spec.max_tokens - _SPECIAL_TOKENS - estimated_tokens(_written([("user", ""), ("assistant", "")], template))
     whole = inert(conversation.prompt.strip())
     prompt = _shortened(whole, max(room * _PROMPT_SHARE, room - response), 0.5, template.ellipsis)
@@ -68,14 +66,12 @@ def _before(conversation: Conversation, spec: EncoderSpec, response: float) -> t
 
 def _earlier(history: Sequence[Message], spec: EncoderSpec, room: float) -> tuple[list[_Turn], bool]:
     """Return the system's words and as many of the wanted exchanges as there is room for, newest first, and whether it is all of them."""
-    template = spec.template or _NO_TAGS
-    known = exchanges(history)
-    wanted = known if spec.context_turns == "all" else known[max(0, len(known) - spec.context_turns + 1) :]
+    template = spec.template or NO_TAGS
     system = inert(system_words(history).strip()) if "system" in template.openings else ""
     first: list[_Turn] = [("system", system)] if system and estimated_tokens(system) <= room else []
     room -= estimated_tokens(_written(first, template))
     kept: list[_Turn] = []
-    for user, assistant in reversed(wanted):
+    for user, assistant in reversed(exchanges(history, spec.context_turns)):
         exchange: list[_Turn] = [("user", inert(user.strip())), ("assistant", inert(assistant.strip()))]
         room -= estimated_tokens(_written(exchange, template) + template.join)
         if room < 0:

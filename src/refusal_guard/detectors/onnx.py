@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from ..errors import InputError
-from .encoder import EncoderDetector, Network
+from .encoder import GPU_BATCH_TOKENS, EncoderDetector, Network
 from .hub import ModelFiles
 from .quantize import Quantized
 from .spec import EncoderSpec, ReadingOptions
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_GPU_BATCH_TOKENS = 16_384
 _INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 
@@ -50,7 +49,7 @@ class OnnxDetector(EncoderDetector):
 
     @property
     def _padding(self) -> int | None:
-        return None if self._device == "cpu" else _GPU_BATCH_TOKENS
+        return None if self._device == "cpu" else GPU_BATCH_TOKENS
 
     def _weight_files(self, files: ModelFiles) -> list[Path]:
         return [] if self._int8 else [files.graph, *(path for path in files.graph.parent.glob(f"{files.graph.name}[._]data"))]

@@ -17,7 +17,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import MissingExtraError, ModelError
-from .hub import ModelFiles, verify
+from .hub import ModelFiles, digest, verify
 
 _GRAPH, _NOTE = "model.onnx", "model.json"
 
@@ -60,7 +60,7 @@ class Quantized:
         command = f"Make it: refusal-guard models quantize {self.files.spec.name if self.files.revision else self.files.folder}"
         try:
             note = Note.model_validate_json((self.folder / _NOTE).read_bytes())
-            found = _sha256(self.graph)
+            found = digest(self.graph)
         except (OSError, ValidationError):
             raise self._error(f"there is no int8 graph of it in {self.folder}. {command}") from None
         if found != note.sha256:
@@ -68,7 +68,7 @@ class Quantized:
         source = self.files.folder / note.source
         if (note.origin, note.revision) != (self._origin, self.files.revision):
             raise self._error(f"{self.graph} was made from {note.origin} at {note.revision}. {command}")
-        if source.is_file() and _sha256(source) != note.source_sha256:
+        if source.is_file() and digest(source) != note.source_sha256:
             raise self._error(f"{self.graph} was made from another {note.source}. {command}")
         return self.graph
 
@@ -91,8 +91,8 @@ class Quantized:
             origin=self._origin,
             revision=self.files.revision,
             source=source.relative_to(self.files.folder).as_posix(),
-            source_sha256=_sha256(source),
-            sha256=_sha256(self.graph),
+            source_sha256=digest(source),
+            sha256=digest(self.graph),
         )
         (self.folder / _NOTE).write_text(note.model_dump_json(indent=2), encoding="utf-8")
         return self.graph
@@ -144,8 +144,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

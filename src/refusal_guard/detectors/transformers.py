@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from ..errors import InputError, MissingExtraError
-from .encoder import EncoderDetector, Network
+from .encoder import GPU_BATCH_TOKENS, EncoderDetector, Network
 from .hub import ModelFiles
 from .spec import EncoderSpec, ReadingOptions
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Dtype = Literal["fp32", "bf16"]
-_GPU_BATCH_TOKENS = 16_384
 
 
 class TransformersDetector(EncoderDetector):
@@ -52,7 +51,7 @@ class TransformersDetector(EncoderDetector):
 
     @property
     def _padding(self) -> int | None:
-        return None if self._torch_device().type == "cpu" else _GPU_BATCH_TOKENS
+        return None if self._torch_device().type == "cpu" else GPU_BATCH_TOKENS
 
     def _torch_device(self) -> torch.device:
         import torch

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..conversation import Conversation, Message, visible
 from ..errors import InputError
 from ..verdict import Part, Span
-from .spec import EncoderSpec, Role, Template
+from .spec import ContextTurns, EncoderSpec, Role, Template
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _CHARACTERS_PER_TOKEN = 16
 _PROMPT_FLOOR = 256
 _LEAST_ROOM = 8
-_HEAD_SHARE = 0.75
+HEAD_SHARE = 0.75
 _OVERLAP = 8  # neighbouring windows share an eighth
-_NO_TAGS = Template(openings={"user": "", "assistant": ""})
+NO_TAGS = Template(openings={"user": "", "assistant": ""})
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile(" {4,}")
 _WRAPPING = re.compile(r"^\W+|\W+$")
@@ -102,7 +102,7 @@ class WindowReader:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer, self._spec = tokenizer, spec
-        self._template = spec.template or _NO_TAGS
+        self._template = spec.template or NO_TAGS
         self._before, self._after = _specials(tokenizer)
         self._first = {role: self._tag(opening) for role, opening in self._template.openings.items()}
         self._next = {role: self._tag(self._template.join + opening) for role, opening in self._template.openings.items()}
@@ -153,9 +153,7 @@ class WindowReader:
 
     def _earlier(self, history: Sequence[Message], room: int) -> tuple[list[_Turn], bool]:
         """Return the system's words and the wanted earlier exchanges, newest first as far as there is room, and whether that is all."""
-        count = self._spec.context_turns
-        pairs = exchanges(history)
-        wanted = pairs if count == "all" else pairs[max(0, len(pairs) - count + 1) :]
+        wanted = exchanges(history, self._spec.context_turns)
         system = self._fitting([("system", system_words(history))] if "system" in self._next else [], room)
         kept: list[_Turn] = []
         whole = system is not None
@@ -205,7 +203,7 @@ class WindowReader:
                 last = len(response.ids) - room
                 return [[slice(at, at + room)] for at in [*range(0, last, room - room // _OVERLAP), last]]
         kept = room - len(self._ellipsis)
-        tail = kept - math.ceil(kept * _HEAD_SHARE)
+        tail = kept - math.ceil(kept * HEAD_SHARE)
         return [[response.head(kept - tail), response.tail(tail)] if tail else [response.head(room)]]
 
     def _window(self, before: list[int], part: Sequence[slice], response: _Tokens, answer: _Visible) -> Window:
@@ -274,8 +272,11 @@ def _without_reasoning(conversation: Conversation) -> _Visible:
     return _Visible("\n".join(shown[start:end] for start, end in pieces), starts or [0], [start for start, _ in pieces] or [0])
 
 
-def exchanges(history: Sequence[Message]) -> list[tuple[str, str]]:
-    """Pair what the user and the assistant said, oldest first; an exchange that lacks one side's words is left out."""
+def exchanges(history: Sequence[Message], turns: ContextTurns) -> list[tuple[str, str]]:
+    """Pair what the user and the assistant said, oldest first; an exchange that lacks one side's words is left out.
+
+    `turns` are as many as a spec wants (`context_turns`), the one that is judged and not in the history included.
+    """
     pairs: list[tuple[list[str], list[str]]] = []
     for message in history:
         if message.role == "user" and (not pairs or pairs[-1][1]):
@@ -284,7 +285,8 @@ def exchanges(history: Sequence[Message]) -> list[tuple[str, str]]:
             user, assistant = pairs[-1]
             (user if message.role == "user" else assistant).append(message.content)
     texts = [("\n".join(user), visible("\n".join(assistant))) for user, assistant in pairs]
-    return [(user, assistant) for user, assistant in texts if user.strip() and assistant.strip()]
+    whole = [(user, assistant) for user, assistant in texts if user.strip() and assistant.strip()]
+    return whole if turns == "all" else whole[max(0, len(whole) - turns + 1) :]
 
 
 def system_words(history: Sequence[Message]) -> str:
