@@ -36,6 +36,7 @@ ALLOWED = {
     "policy": {"attempts", "condition", "errors"},
     "responses": {"attempts", "conversation", "errors", "foreign", "signals"},
     "run": {"attempts", "conversation", "errors", "policy", "responses", "signals", "verdict"},
+    "events": {"signals", "verdict"},
     "detectors": {"conversation", "errors", "text", "verdict"},
     "guard": {"conversation", "detectors", "errors", "policy", "run", "signals", "verdict"},
     "streaming": {"attempts", "errors", "foreign", "guard", "policy", "responses", "run", "text"},
@@ -48,7 +49,7 @@ ALLOWED = {
     "testing": {"conversation", "verdict"},
     "model_commands": {"detectors", "errors"},
     "cli": {"bulk", "conversation", "errors", "files", "guard", "model_commands", "report", "verdict"},
-    "__init__": {"attempts", "condition", "conversation", "errors", "guard", "policy", "scanner", "verdict"},
+    "__init__": {"attempts", "condition", "conversation", "errors", "events", "guard", "policy", "scanner", "verdict"},
 }
 HEAVY = (
     "torch",

@@ -4,6 +4,7 @@ from .attempts import Report, report_of
 from .condition import When
 from .conversation import Conversation, Message
 from .errors import InputError, RefusalDetected, RefusalGuardError
+from .events import ScanEvent
 from .guard import Guard
 from .policy import Fallback, Flag, Raise, Replace, Retry
 from .scanner import NoRefusal
@@ -25,6 +26,7 @@ __all__ = [
     "Replace",
     "Report",
     "Retry",
+    "ScanEvent",
     "Verdict",
     "When",
     "report_of",
