@@ -1,12 +1,16 @@
 """Held streams: when an opening is enough, what is released when, and what the report says at the end."""
 
 import asyncio
+import gc
+from contextlib import suppress
 
 import pytest
 
 from refusal_guard import Fallback, Flag, Guard, InputError, Raise, RefusalDetected, Replace, Retry, report_of
+from refusal_guard.errors import DetectorError
+from refusal_guard.events import tagged
 from refusal_guard.streaming import Hold, Source, StreamedCall
-from refusal_guard.testing import FixedDetector
+from refusal_guard.testing import FixedDetector, RecordingHook
 
 REFUSAL = ["I'm sorry, but ", "I can't help you with that request. ", "Ask a ", "lawyer."]
 ANSWER = ["Paris is the capital of France, and ", "its largest city. ", "It lies on ", "the Seine."]
@@ -189,3 +193,78 @@ def test_async_streams_are_held_retried_and_judged_at_the_end():
 def test_a_hold_that_makes_no_sense_is_refused(mode, characters):
     with pytest.raises(InputError):
         Hold(mode, characters)
+
+
+async def read_stream(kind, tells, model, policy, mode, pieces):
+    """Open a stream and read so many pieces of it (None: to its end)."""
+    call = StreamedCall(tells, policy, Hold(mode), Transcript)
+    with tagged(conversation_id="c-1"):
+        stream = call.run(model.open) if kind is Stream else await call.arun(model.aopen)
+    if isinstance(stream, str):
+        return
+    seen, over = 0, object()
+    while seen != pieces and (next(stream._iterator, over) if kind is Stream else await anext(stream._iterator, over)) is not over:
+        seen += 1
+
+
+@pytest.mark.parametrize("kind", [Stream, AsyncStream])
+@pytest.mark.parametrize(
+    ("mode", "policy", "answers", "pieces", "told"),
+    [
+        ("flag", Flag(), [ANSWER], None, [("compliance", "answered")]),
+        ("flag", Raise(), [TURN], None, [("refusal", "raised")]),
+        ("flag", Flag(), [TURN], 1, []),  # nothing was judged
+        ("gate", Flag(), [ANSWER], None, [("compliance", "answered")]),
+        ("gate", Flag(), [TURN], None, [("refusal", "flagged")]),
+        ("gate", Flag(), [TURN], 1, [("compliance", "answered")]),  # what the opening was judged
+        ("gate", Retry(1), [REFUSAL, TURN], None, [("refusal", "retried"), ("refusal", "flagged")]),
+        ("gate", Raise(), [REFUSAL], None, [("refusal", "raised")]),
+        ("gate", Replace("Sorry."), [REFUSAL], None, [("refusal", "replaced")]),
+        ("full", Flag(), [TURN], None, [("refusal", "flagged")]),
+        ("full", Flag(), [TURN], 1, [("refusal", "flagged")]),
+        ("full", Fallback("large"), [REFUSAL, ANSWER], None, [("refusal", "fell_back"), ("compliance", "answered")]),
+    ],
+)
+def test_a_stream_is_told_of_once_as_it_was_judged_last(kind, mode, policy, answers, pieces, told):
+    hook = RecordingHook()
+    tells, model = Guard(guard().detector, hooks=[hook]), Model(*answers, kind=kind)
+    with suppress(RefusalDetected):
+        asyncio.run(read_stream(kind, tells, model, policy, mode, pieces))
+    model.opened.clear()
+    gc.collect()
+    assert [(event.label.value, event.action) for event in hook.events] == told
+    assert [event.attempt for event in hook.events] == list(range(1, len(told) + 1))
+    assert [event.model for event in hook.events] == model.asked[: len(told)]
+    assert {event.conversation_id for event in hook.events} <= {"c-1"}
+
+
+@pytest.mark.parametrize("kind", [Stream, AsyncStream])
+def test_a_guard_that_fails_at_the_end_of_a_stream_is_told(kind):
+    hook = RecordingHook()
+    tells, model = Guard(FixedDetector(fails_at_the_end), hooks=[hook]), Model(TURN, kind=kind)
+    with pytest.raises(DetectorError):
+        asyncio.run(read_stream(kind, tells, model, Flag(), "gate", None))
+    gc.collect()
+    assert [(event.action, event.stage, event.model, event.conversation_id) for event in hook.events] == [
+        ("failed", "guard", "small", "c-1")
+    ]
+
+
+def fails_at_the_end(conversation):
+    if "refuse" in conversation.response:
+        raise RuntimeError
+    return 0.1
+
+
+@pytest.mark.parametrize("outer_tells", [True, False])
+def test_a_guarded_stream_inside_another_is_told_of_once(outer_tells):
+    hook = RecordingHook()
+    outer, inner = (Guard(guard().detector, hooks=[hook] if tells else []) for tells in (outer_tells, not outer_tells))
+    model = Model(TURN)
+
+    def inside():
+        stream = StreamedCall(inner, Flag(), Hold("gate"), Transcript).run(model.open)
+        return Source(stream, stream)
+
+    list(StreamedCall(outer, Flag(), Hold("gate"), Transcript).run(inside))
+    assert [(event.label, event.action) for event in hook.events] == [("refusal", "flagged")]

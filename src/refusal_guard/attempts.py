@@ -8,12 +8,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from .errors import InputError
-from .signals import Signal
+from .signals import WITHHELD, Signal
 from .verdict import Verdict
 
 R = TypeVar("R")
 Outcome = Literal["answered", "flagged", "replaced", "raised", "failed"]
-WITHHELD = frozenset({"refusal", "filtered", "blocked"})
 _REPORT = "_refusal_guard_report"
 _STREAM = "_raw_stream"  # where the openai and anthropic SDKs' helpers keep it
 

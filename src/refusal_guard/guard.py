@@ -6,12 +6,14 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args, overload
 
 from .conversation import Conversation
 from .detectors import Detector, load_detector, one_each
 from .errors import DetectorError, InputError, RefusalGuardError
+from .events import Emitter, Hook, Outlet
 from .policy import Flag, Policy
 from .run import Exchange, RefusedWhen, Terms, prior_messages
 from .signals import Signal
@@ -33,14 +35,28 @@ class Guard:
     is taken, or 0.5. `on_error` says what happens when the detector fails: "raise" a DetectorError, "pass" the response, or
     "refuse" it; the verdict then carries the error. Raises InputError for a bad setting.
 
+    Each of the `hooks`, functions of one argument, gets a ScanEvent of every response judged, and of what could not be judged. They run in
+    a thread of their own, so they may block; what they raise is counted and logged. `guard.events` has the counts and `flush`. `route`
+    names the part of the app that asks (see also `events.tagged`). Events hold no text unless `include_text` is True, and then what
+    `redact`, a function from a text to a text, leaves of it, cut to 2,000 characters.
+
     One guard serves many threads.
     """
 
     def __init__(
-        self, detector: str | Path | Detector = "embedded", *, threshold: float | None = None, on_error: OnError = "raise"
+        self,
+        detector: str | Path | Detector = "embedded",
+        *,
+        threshold: float | None = None,
+        on_error: OnError = "raise",
+        hooks: Iterable[Hook] = (),
+        route: str | None = None,
+        include_text: bool = False,
+        redact: Callable[[str], str] | None = None,
     ) -> None:
         if on_error not in get_args(OnError):
             raise InputError(f"on_error must be one of {', '.join(get_args(OnError))}")
+        self.events = Emitter(hooks, route=route, include_text=include_text, redact=redact)
         self.detector = load_detector(detector)
         self.on_error = on_error
         self.threshold = _checked(getattr(self.detector, "threshold", DEFAULT_THRESHOLD) if threshold is None else threshold)
@@ -70,15 +86,21 @@ class Guard:
         Each item is a Conversation, a (prompt, response) tuple or a list of chat messages.
         """
         conversations = [as_conversation(item) for item in items]
+        with self.events.judging(conversations, self.unknown) as judged:
+            judged.verdicts = verdicts = self.judge(conversations)
+        return verdicts
+
+    def judge(self, conversations: Sequence[Conversation]) -> list[Verdict]:
+        """Return the verdicts on conversations and tell no hook of them: for what tells in its own way, with `events.judging`."""
         verdicts = [self._settled(conversation) for conversation in conversations]
         return _filled(verdicts, self._judge(_unsettled(conversations, verdicts)))
 
-    async def _ascan_many(self, conversations: Sequence[Conversation]) -> list[Verdict]:
+    async def _ajudge_all(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         adetect = getattr(self.detector, "adetect", None)
         if adetect is None:
             from asyncio import to_thread  # dear to import, and whoever awaits has it already
 
-            return await to_thread(self.scan_many, conversations) if conversations else []
+            return await to_thread(self.judge, conversations) if conversations else []
         verdicts = [self._settled(conversation) for conversation in conversations]
         return _filled(verdicts, await self._ajudge(_unsettled(conversations, verdicts), adetect))
 
@@ -108,11 +130,12 @@ class Guard:
         call can't follow or a response that can't be read. An error of the call goes through unchanged; one by which the provider
         refuses (a blocked prompt) is a refusal, and accepting it raises it again. A failing detector follows `on_error`.
         """
-        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self._declared))
+        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self))
         while exchange.open:
             with exchange.attempt():
                 exchange.response = exchange.ask()
-            exchange.judge(self.scan_many(exchange.conversations()))
+            with exchange.judging():
+                exchange.judge(self.judge(exchange.conversations()))
         return cast(R, exchange.result())
 
     async def arun(
@@ -130,22 +153,45 @@ class Guard:
 
         Cancelling goes through to what is awaited at once.
         """
-        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self._declared))
+        exchange = Exchange(call, Terms(policy, prior_messages(prompt, messages), read, refused_when, clock, self))
         while exchange.open:
             with exchange.attempt():
                 answer = exchange.ask()
                 exchange.response = await answer if inspect.isawaitable(answer) else answer
-            exchange.judge(await self._ascan_many(exchange.conversations()))
+            with exchange.judging():
+                exchange.judge(await self._ajudge_all(exchange.conversations()))
         return cast(R, exchange.result())
+
+    def telling(self, outlet: Outlet) -> Guard:
+        """Return the guard with its events sent to an outlet, which is to send on to that of this one."""
+        other = copy(self)
+        other.events = self.events.through(outlet)
+        return other
+
+    def declared(self, signal: Signal) -> Verdict:
+        """Return the verdict on what a provider declared."""
+        return self._verdict(Detection(score=1.0, detector=_PROVIDER, label=Label.REFUSAL), signal=signal.kind)
+
+    def unknown(self, *, refused: bool = False, signal: str | None = None, error: str | None = None) -> Verdict:
+        """Return the verdict on what no detector judged."""
+        return Verdict(
+            label=Label.UNKNOWN,
+            score=0.0,
+            threshold=self.threshold,
+            refused=refused,
+            detector=self.detector.name,
+            signal=signal,
+            error=error,
+        )
 
     def _settled(self, conversation: Conversation) -> Verdict | None:
         """Return the verdict that needs no detector: a declared refusal, or nothing to read."""
         if any(message.refusal is not None for message in conversation.answer):
-            return self._declared(Signal(kind="refusal", provider=_PROVIDER, stage="output"))
+            return self.declared(Signal(kind="refusal", provider=_PROVIDER, stage="output"))
         if conversation.visible_response.strip():
             return None
         calls_tool = any(message.calls_tool for message in conversation.answer)
-        return self._unknown(signal="tool_call" if calls_tool else "empty")
+        return self.unknown(signal="tool_call" if calls_tool else "empty")
 
     def _judge(self, conversations: Sequence[Conversation]) -> list[Verdict]:
         if not conversations:
@@ -180,15 +226,12 @@ class Guard:
             raise DetectorError(f"detector {self.detector.name} failed: {type(error).__name__}", detector=self.detector.name) from error
 
     def _decided(self, detection: Detection | None) -> Verdict:
-        return self._unknown() if detection is None else self._verdict(detection)
+        return self.unknown() if detection is None else self._verdict(detection)
 
     def _failed(self, error: DetectorError) -> Verdict:
         if self.on_error == "raise":
             raise error
-        return self._unknown(refused=self.on_error == "refuse", error=str(error))
-
-    def _declared(self, signal: Signal) -> Verdict:
-        return self._verdict(Detection(score=1.0, detector=_PROVIDER, label=Label.REFUSAL), signal=signal.kind)
+        return self.unknown(refused=self.on_error == "refuse", error=str(error))
 
     def _verdict(self, detection: Detection, signal: str | None = None) -> Verdict:
         refused = detection.score >= self.threshold
@@ -203,17 +246,6 @@ class Guard:
             evidence=detection.evidence if refused else None,
             truncated=detection.truncated,
             signal=signal,
-        )
-
-    def _unknown(self, *, refused: bool = False, signal: str | None = None, error: str | None = None) -> Verdict:
-        return Verdict(
-            label=Label.UNKNOWN,
-            score=0.0,
-            threshold=self.threshold,
-            refused=refused,
-            detector=self.detector.name,
-            signal=signal,
-            error=error,
         )
 
 

@@ -10,19 +10,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from .attempts import Attempt, Outcome, Report, Stop, carry, report_of
 from .conversation import Conversation
 from .errors import InputError, RefusalDetected
+from .events import Action, Emitter
 from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step, check_policy
 from .responses import Reading, describe, message_of, read_response
 from .signals import Signal, native_signal
 from .verdict import Verdict
 
 RefusedWhen = Literal["all", "any"]
-# The reports of guarded calls that ended inside the one under way: what they judged is not judged again.
-_inner: ContextVar[list[Report] | None] = ContextVar("refusal_guard_inner", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A guarded call that ended: by its report or by the error it let through, and whether it told a hook."""
+
+    by: Report | Exception
+    told: bool
+
+
+# The guarded calls that ended inside the one under way: what they judged is not judged again, nor told again.
+_inner: ContextVar[list[_Ended] | None] = ContextVar("refusal_guard_inner", default=None)
+
+
+class Judge(Protocol):
+    """What a guarded call needs of its guard: the verdicts that need no detector, and who is told."""
+
+    events: Emitter
+
+    def declared(self, signal: Signal) -> Verdict:
+        """Return the verdict on what a provider declared."""
+
+    def unknown(self, *, error: str | None = None) -> Verdict:
+        """Return the verdict on what was not judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +57,7 @@ class Terms:
     read: Callable[[Any], Any] | None
     refused_when: RefusedWhen
     clock: Callable[[], float]
-    declared: Callable[[Signal], Verdict]
+    judge: Judge
 
     def __post_init__(self) -> None:
         """Refuse terms of the wrong kind."""
@@ -58,6 +81,8 @@ class Exchange:
         self._model: str | None = _default_model(call)
         self._attempts: tuple[Attempt, ...] = ()
         self._inherited: Report | None = None
+        self._told_inside = False
+        self._around = _inner.get()
         self._decision: Decision | None = None
         self._reading, self._seconds = Reading(), 0.0
         self._error: Exception | None = None
@@ -76,8 +101,8 @@ class Exchange:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Make the attempt inside; its answer is to be put into `response`. An error goes through unless the provider refuses by it."""
-        self.response, self._error, self._inherited = None, None, None
-        ended: list[Report] = []
+        self.response, self._error, self._inherited, self._told_inside = None, None, None, False
+        ended: list[_Ended] = []
         token, began = _inner.set(ended), self._terms.clock()
         try:
             yield
@@ -107,30 +132,42 @@ class Exchange:
         if isinstance(self._decision.action, Regenerate):
             self._change(self._decision.action)
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Judge the attempt inside, and have it told, unless a call inside it has."""
+        about = {"model": self._model or self._reading.model, "attempt": len(self._attempts) + 1, "signal": self._reading.signal}
+        with self._terms.judge.events.judging([self._conversation()], self._terms.judge.unknown, **about) as judged:
+            yield
+            last = self._attempts[-1]
+            counting = last.verdicts.index(last.verdict)
+            judged.conversations, judged.verdicts = [self._conversation(counting)], [] if self._told_inside else [last.verdict]
+            signal = self._signals[counting] if self._inherited is None else last.signal
+            judged.about = {"model": last.model, "attempt": len(self._attempts), "signal": signal, "action": self._action}
+
     def result(self) -> Any:
         """Return the response with its report, or raise what there is instead."""
         assert self._decision is not None  # only a closed exchange has a result
         action, last = self._decision.action, self._attempts[-1]
         if isinstance(action, Replace):
-            return _carried(action.instead_of(self.response), self._report("replaced"))
+            return self._carried(action.instead_of(self.response), self._report("replaced"))
         if isinstance(action, Reject):
             report = self._report("raised")
-            raise _carried(RefusalDetected(last.verdict, response=self.response, report=report), report) from self._error
+            raise self._carried(RefusalDetected(last.verdict, response=self.response, report=report), report) from self._error
         report = self._report("flagged" if last.verdict.refused else "answered")
         if self._error is not None:
-            raise _carried(self._error, report)
-        return _carried(self.response, report)
+            raise self._carried(self._error, report)
+        return self._carried(self.response, report)
 
     @property
     def _step(self) -> int:
         return -1 if self._decision is None else self._decision.step
 
-    def _read(self, ended: list[Report]) -> None:
+    def _read(self, ended: list[_Ended]) -> None:
         """Read the response. One that a guarded call inside has judged keeps its verdicts, even if it can't be read here."""
         if inspect.isawaitable(self.response):
             _close(self.response)
             raise InputError("the call returns an awaitable: use arun instead of run")
-        self._inherited = _carried_one(self.response, ended)
+        self._inherit(self.response, ended)
         try:
             self._reading = self._reading_of(self.response)
         except InputError:
@@ -149,22 +186,61 @@ class Exchange:
         known = {name: getattr(read, name) or getattr(described, name) for name in ("signal", "model", "usage")}
         return replace(read, **known)
 
-    def _refused_by(self, error: Exception, ended: list[Report]) -> None:
+    def _refused_by(self, error: Exception, ended: list[_Ended]) -> None:
         """Take an error as a refusal where it is one, and let it through where not."""
         signal = native_signal(error)
-        self._inherited = _carried_one(error, ended)
+        self._inherit(error, ended)
         if self._inherited is None and not (signal is not None and signal.withheld):
             if self._attempts:
                 carry(error, self._report("failed", Stop.ERROR))
+            if signal is not None and not self._told_inside:
+                about = {"model": self._model, "attempt": len(self._attempts) + 1, "action": "failed"}
+                self._terms.judge.events.emit(self._terms.judge.unknown(), self._asked, signal=signal, **about)
+            self._tell_around(error)
             raise error
         self._error, self._reading = error, Reading(signal=signal)
         self.response = error.response if isinstance(error, RefusalDetected) else None
 
+    def _inherit(self, thing: Any, ended: list[_Ended]) -> None:
+        """Take over what a guarded call inside has judged and told, where a response or an error is from one."""
+        try:
+            report = report_of(thing)
+        except InputError:
+            report = None
+        inside = next((end for end in ended if end.by is thing or end.by is report), None)
+        self._told_inside = inside is not None and inside.told
+        self._inherited = inside.by if inside is not None and isinstance(inside.by, Report) else None
+
     def _merged(self, verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
         """Return the verdict on each choice: the provider's, or else the detector's."""
-        whole, waiting = self._reading.signal, iter(verdicts)
-        signals = [choice.signal if choice.withheld else whole for choice in self._reading.choices] or [whole]
-        return tuple(self._terms.declared(signal) if signal and signal.withheld else next(waiting) for signal in signals)
+        waiting = iter(verdicts)
+        return tuple(self._terms.judge.declared(signal) if signal and signal.withheld else next(waiting) for signal in self._signals)
+
+    @property
+    def _signals(self) -> list[Signal | None]:
+        """The provider's word on each choice, which may be that on the whole response."""
+        whole = self._reading.signal
+        return [choice.signal if choice.withheld else whole for choice in self._reading.choices] or [whole]
+
+    def _conversation(self, choice: int = 0) -> Conversation:
+        """Return the conversation that a choice ends; what was asked where there is no choice."""
+        choices = self._reading.choices
+        return choices[choice].conversation if choice < len(choices) else self._asked
+
+    @property
+    def _asked(self) -> Conversation:
+        """What was asked, without an answer."""
+        return Conversation.from_messages([*self._before, {"role": "assistant", "content": ""}])
+
+    @property
+    def _action(self) -> Action:
+        """What the decision amounts to, as events name it."""
+        action = self._decision.action if self._decision else None
+        if isinstance(action, Regenerate):
+            return "retried" if action.target is None and action.model is None else "fell_back"
+        if isinstance(action, Replace | Reject):
+            return "replaced" if isinstance(action, Replace) else "raised"
+        return "flagged" if self._attempts[-1].verdict.refused else "answered"
 
     def _attempted(self, verdicts: tuple[Verdict, ...]) -> Attempt:
         refused = [verdict for verdict in verdicts if verdict.refused]
@@ -200,6 +276,15 @@ class Exchange:
         texts = [answer.visible_response.strip() for answer in answers] + [m.refusal for answer in answers for m in answer.answer]
         said = next(filter(None, texts), None)
         return [] if said is None else [{"role": "assistant", "content": said}]
+
+    def _carried(self, thing: Any, report: Report) -> Any:
+        """Return a response or an error with its report, and tell the guarded call around this one, where there is one."""
+        self._tell_around(report)
+        return carry(thing, report)
+
+    def _tell_around(self, by: Report | Exception) -> None:
+        if self._around is not None:
+            self._around.append(_Ended(by, told=self._told_inside or self._terms.judge.events.active))
 
     def _report(self, outcome: Outcome, stopped: Stop | None = None) -> Report:
         if stopped is None and self._decision is not None:
@@ -266,23 +351,6 @@ def _default_model(call: Any) -> str | None:
     except (TypeError, ValueError, KeyError):
         return None
     return default if isinstance(default, str) else None
-
-
-def _carried(thing: Any, report: Report) -> Any:
-    """Return a response or an error with its report, and tell the guarded call around this one, where there is one."""
-    around = _inner.get()
-    if around is not None:
-        around.append(report)
-    return carry(thing, report)
-
-
-def _carried_one(thing: Any, reports: list[Report]) -> Report | None:
-    """Return the report among these that a response or an error carries."""
-    try:
-        carried = report_of(thing)
-    except InputError:
-        return None
-    return next((report for report in reports if report is carried), None)
 
 
 def _close(awaitable: Any) -> None:

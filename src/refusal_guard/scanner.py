@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
 from .conversation import Conversation
 from .detectors import Detector
 from .errors import InputError
+from .events import Hook
 from .guard import Guard
 from .text import sentences
 
@@ -23,9 +25,9 @@ class NoRefusal:
     """Drop-in for `llm_guard.output_scanners.NoRefusal`; works in `llm_guard.scan_output` without importing llm-guard.
 
     `threshold` lies in (0, 1); an output is invalid when its score, rounded to two decimals as LLM Guard does, is strictly
-    above it. `match_type` is "full" or "sentence", as a string, as MatchType or as LLM Guard's own Enum. `detector` is what
-    Guard takes. `use_onnx` changes nothing (the embedded model always runs on ONNX Runtime), and a `model` of LLM Guard's
-    can't be loaded: both are here so that calls written for LLM Guard go through or say what to do.
+    above it. `match_type` is "full" or "sentence", as a string, as MatchType or as LLM Guard's own Enum. `detector` and `hooks` are
+    what Guard takes; hooks get one event for each output. `use_onnx` changes nothing (the embedded model always runs on ONNX Runtime),
+    and a `model` of LLM Guard's can't be loaded: both are here so that calls written for LLM Guard go through or say what to do.
 
     Not kept, being defects: a threshold of 0 divides by zero there and 1 never fires, so both are an InputError here; the risk score
     is never -0.0; None counts as empty. `scan_output` files results under the class name, so two scanners of one class hide each
@@ -40,10 +42,11 @@ class NoRefusal:
         match_type: MatchType | str | Enum = MatchType.FULL,
         use_onnx: bool = False,
         detector: str | Path | Detector = "embedded",
+        hooks: Iterable[Hook] = (),
     ) -> None:
         if model is not None:
             raise InputError("model takes LLM Guard's own objects, which can't be loaded here: name a detector (detector=...) instead")
-        self._guard = Guard(detector, threshold=threshold)
+        self._guard = Guard(detector, threshold=threshold, hooks=hooks)
         self._match_type = _match_type(match_type)
 
     def scan(self, prompt: str, output: str | None) -> tuple[str, bool, float]:
@@ -52,13 +55,14 @@ class NoRefusal:
         An empty output is valid with risk -1.0.
         """
         conversation = Conversation.from_pair(prompt, output)
-        whole = self._match_type is MatchType.FULL
-        pairs = [(conversation.prompt, text) for text in ([conversation.response] if whole else _split(conversation.response))]
-        scores = [round(verdict.score, 2) for verdict in self._guard.scan_many(pairs)]
+        texts = [conversation.response] if self._match_type is MatchType.FULL else _split(conversation.response)
         threshold = self._guard.threshold
-        first_hit = next((score for score in scores if score > threshold), None)
-        score = max(scores, default=0.0) if first_hit is None else first_hit
-        return conversation.response, first_hit is None, calculate_risk_score(score, threshold)
+        with self._guard.events.judging([conversation], self._guard.unknown) as judged:
+            verdicts = self._guard.judge([Conversation.from_pair(conversation.prompt, text) for text in texts])
+            first_hit = next((verdict for verdict in verdicts if round(verdict.score, 2) > threshold), None)
+            decisive = first_hit or max(verdicts, key=lambda verdict: verdict.score, default=self._guard.unknown(signal="empty"))
+            judged.verdicts = [decisive]
+        return conversation.response, first_hit is None, calculate_risk_score(round(decisive.score, 2), threshold)
 
 
 def _split(text: str) -> list[str]:

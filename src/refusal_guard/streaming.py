@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from .attempts import Attempt, Outcome, Report, Stop, carry, report_of
 from .errors import InputError, RefusalDetected
+from .events import Held, told_of
 from .foreign import field, items
 from .guard import Guard
 from .policy import Chain, Fallback, Flag, Policy, Raise, Reject, State, Step
@@ -174,7 +175,8 @@ class StreamedCall:
         messages: Sequence[Any] | None = None,
         refused_when: RefusedWhen = "all",
     ) -> None:
-        self._guard, self._policy, self._hold, self._transcript = guard, policy, hold, transcript
+        self._told = Held(guard.events.outlet)
+        self._guard, self._policy, self._hold, self._transcript = guard.telling(self._told), policy, hold, transcript
         self._terms: dict[str, Any] = {"messages": messages, "refused_when": refused_when}
         self._source: Source | None = None
         self._relay: _Relay | None = None
@@ -233,11 +235,13 @@ class StreamedCall:
 
     def _close(self) -> None:
         source, self._source = self._source, None
+        self._told.release()
         if source is not None:
             source.stream.close()
 
     async def _aclose(self) -> None:
         source, self._source = self._source, None
+        self._told.release()
         if source is not None:
             await source.stream.close()
 
@@ -252,6 +256,10 @@ class StreamedCall:
             return False
         carry(source.stream, report_of(result))
         relay.finish = finish
+        if relay.ended:
+            self._told.release()
+        elif self._hold.mode == "flag":
+            self._told.forget()
         return True
 
     def _finish(self) -> None:
@@ -284,6 +292,7 @@ class StreamedCall:
         outcome: Outcome = "raised" if raised else "flagged" if final.verdict.refused else "answered"
         too_late = decided.stopped is Stop.UNMATCHED and len(possible.steps) < len(self._policy.steps)
         report = Report(attempts=(*earlier, final), outcome=outcome, stopped=Stop.RELEASED if too_late else decided.stopped or Stop.POLICY)
+        self._told.release(action=outcome, **told_of(final.verdict, final.signal))
         for owner in (stream, result):
             carry(owner, report)
         if raised:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .conversation import Conversation
+from .events import ScanEvent, flush
 from .verdict import Detection
+
+_PATIENCE_SECONDS = 10.0
 
 
 class FixedDetector:
@@ -26,3 +29,21 @@ class FixedDetector:
         self.seen += conversations
         scores = [self._answer(conversation) if callable(self._answer) else self._answer for conversation in conversations]
         return [None if score is None else Detection(score=score, detector=self.name) for score in scores]
+
+
+class RecordingHook:
+    """A hook that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self._events: list[ScanEvent] = []
+
+    def __call__(self, event: ScanEvent) -> None:
+        """Keep an event."""
+        self._events.append(event)
+
+    @property
+    def events(self) -> list[ScanEvent]:
+        """The events so far, in the order of their time; those that are on their way are waited for, ten seconds at most."""
+        flush(_PATIENCE_SECONDS)
+        self._events.sort(key=lambda event: event.time)
+        return self._events

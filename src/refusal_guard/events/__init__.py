@@ -1,5 +1,12 @@
-"""Events: what is told of every judged response, and to whom."""
+"""Events: what is told of every judged response, and to whom.
 
+A hook is any function that takes one ScanEvent: `Guard(hooks=[hook])`. Hooks for logs are here; those for metrics and traces, which need
+an extra, are in `refusal_guard.events.prometheus` and `refusal_guard.events.otel`.
+"""
+
+from .delivery import flush
+from .emitter import Emitter, Outlet, tagged, told_of
 from .event import Action, EventSignal, Hook, ScanEvent
+from .held import Held
 
-__all__ = ["Action", "EventSignal", "Hook", "ScanEvent"]
+__all__ = ["Action", "Emitter", "EventSignal", "Held", "Hook", "Outlet", "ScanEvent", "flush", "tagged", "told_of"]

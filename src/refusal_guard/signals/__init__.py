@@ -7,9 +7,9 @@ from typing import Any
 
 from ..foreign import is_a
 from . import failures, openai, providers
-from .signal import Kind, Signal, Stage
+from .signal import WITHHELD, Kind, Signal, Stage
 
-__all__ = ["Kind", "Signal", "Stage", "native_signal"]
+__all__ = ["WITHHELD", "Kind", "Signal", "Stage", "native_signal"]
 
 _READERS = (
     openai.signals,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["refusal", "filtered", "blocked", "flagged", "not_run"]
 Stage = Literal["input", "output", "guard"]
+WITHHELD: frozenset[str] = frozenset({"refusal", "filtered", "blocked"})
 
 
 class Signal(BaseModel):
@@ -36,7 +37,7 @@ class Signal(BaseModel):
     @property
     def withheld(self) -> bool:
         """Whether the caller did not get an answer because of it: the model declined, or a filter took the answer or the prompt away."""
-        return self.kind in ("refusal", "filtered", "blocked")
+        return self.kind in WITHHELD
 
 
 def refusal(provider: str, *, category: str | None = None, explanation: str | None = None) -> Signal:
