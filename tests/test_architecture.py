@@ -37,6 +37,7 @@ ALLOWED = {
     "responses": {"attempts", "conversation", "errors", "foreign", "signals"},
     "run": {"attempts", "conversation", "errors", "events", "policy", "responses", "signals", "verdict"},
     "events": {"conversation", "errors", "signals", "verdict"},
+    "alerts": {"errors", "events", "verdict"},
     "detectors": {"conversation", "errors", "text", "verdict"},
     "guard": {"conversation", "detectors", "errors", "events", "policy", "run", "signals", "verdict"},
     "streaming": {"attempts", "errors", "events", "foreign", "guard", "policy", "responses", "run", "text"},

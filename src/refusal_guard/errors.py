@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from .attempts import Report
     from .verdict import Verdict
 
@@ -73,3 +75,8 @@ class RefusalDetected(RefusalGuardError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the verdict, not by the message, so that it comes whole out of another process."""
         return type(self), (self.verdict,), vars(self)
+
+
+def problems(error: ValidationError) -> str:
+    """Return what is wrong with which field, by its path, without the values."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))} {item['msg']}".strip() for item in error.errors(include_input=False))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, problems
 from ..verdict import Reason, Threshold
 
 SPEC_FILE = "refusal_guard.json"
@@ -160,11 +160,6 @@ class EncoderSpec(BaseModel):
 def folded(label: str) -> str:
     """Return a label without what copies of a checkpoint write differently: case, spaces, dashes."""
     return re.sub(r"[\W_]", "", label).casefold()
-
-
-def problems(error: ValidationError) -> str:
-    """Return what is wrong with which field, without the values."""
-    return "; ".join(" ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors(include_input=False))
 
 
 def spec_of(model: EncoderSpec | str | Path) -> EncoderSpec:
