@@ -108,7 +108,7 @@ def _fields(path: Path) -> object:
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix in (".yaml", ".yml"):
-            return _yaml(text)
+            return _yaml(path, text)
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -118,7 +118,7 @@ def _fields(path: Path) -> object:
     raise InputError(f"{path} must be a .toml, .yaml or .yml file")
 
 
-def _yaml(text: str) -> object:
+def _yaml(path: Path, text: str) -> object:
     try:
         import yaml
     except ImportError:
@@ -126,7 +126,9 @@ def _yaml(text: str) -> object:
     try:
         return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)  # the error's own text quotes the file, which may hold a secret
+        where = "" if mark is None else f" at line {mark.line + 1}"
+        raise InputError(f"{path} is not YAML{where}") from None
 
 
 def _made(where: str, make: Callable[[], T]) -> T:

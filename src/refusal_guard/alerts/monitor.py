@@ -76,6 +76,8 @@ class Alerts:
         clock: Callable[[], float] = time.time,
     ) -> None:
         _check_rules(rules)
+        if not notifiers:
+            raise InputError("no notifiers: nobody would ever be told")
         self.rules, self.notifiers = tuple(rules), tuple(notifiers)
         self.limits, self._clock = limits, clock
         self.begin_anew()

@@ -8,6 +8,7 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import IO, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ class Webhook:
     """Posts alerts to an address: all fields as JSON, or a text as Slack and those who speak like it take it.
 
     `headers` are added to each request (say, an Authorization). An answer that is no success, or none within `timeout` seconds, is a
-    NotifierError. Redirects are not followed. Raises InputError for what is no http address.
+    NotifierError. Redirects are not followed. Raises InputError for bad settings.
     """
 
     def __init__(self, url: str, *, format: Format = "json", headers: Mapping[str, str] | None = None, timeout: float = 10.0) -> None:
@@ -45,6 +46,8 @@ class Webhook:
             raise InputError("a webhook takes an address that begins with http:// or https://")
         if format not in get_args(Format):
             raise InputError(f"the format of a webhook must be one of {', '.join(get_args(Format))}")
+        if not isinstance(timeout, int | float) or not 0.0 < timeout < inf:
+            raise InputError("the timeout of a webhook must be a number of seconds above 0")
         self._url, self._format, self._timeout = url, format, timeout
         self._headers = {"Content-Type": "application/json", "User-Agent": "refusal-guard"} | dict(headers or {})
         self._opener = urllib.request.build_opener(_NoRedirect)
