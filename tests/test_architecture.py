@@ -64,6 +64,8 @@ HEAVY = (
     "openai",
     "langchain_core",
     "httpx",
+    "prometheus_client",
+    "opentelemetry",
 )
 
 

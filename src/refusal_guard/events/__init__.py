@@ -8,5 +8,6 @@ from .delivery import flush
 from .emitter import Emitter, Outlet, tagged, told_of
 from .event import Action, EventSignal, Hook, ScanEvent
 from .held import Held
+from .logging import LoggingHook
 
-__all__ = ["Action", "Emitter", "EventSignal", "Held", "Hook", "Outlet", "ScanEvent", "flush", "tagged", "told_of"]
+__all__ = ["Action", "Emitter", "EventSignal", "Held", "Hook", "LoggingHook", "Outlet", "ScanEvent", "flush", "tagged", "told_of"]

@@ -16,7 +16,7 @@ from ..errors import DetectorError, InputError
 from ..signals import WITHHELD, Signal
 from ..verdict import Verdict
 from .delivery import CAPACITY, Delivery, Parcel, log_failure
-from .event import Hook, ScanEvent
+from .event import Hook, ScanEvent, encodable
 
 TEXT_LIMIT = 2_000
 _OF_THE_VERDICT = ("label", "score", "threshold", "refused", "detector", "reason", "signal", "error")
@@ -73,7 +73,7 @@ class Texts:
         return event.model_copy(update=texts)
 
     def _shown(self, text: str) -> str:
-        return (text if self.redact is None else self.redact(text))[:TEXT_LIMIT]
+        return encodable((text if self.redact is None else self.redact(text))[:TEXT_LIMIT])
 
 
 class Emitter:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..signals import Stage
+from ..signals import WITHHELD, Stage
 from ..verdict import Label, Probability, Reason, Threshold
 
 Action = Literal["scanned", "answered", "flagged", "retried", "fell_back", "replaced", "raised", "failed"]
 EventSignal = Literal["refusal", "filtered", "blocked", "flagged", "not_run", "empty", "tool_call"]
+
+Moderation = Literal["flagged", "blocked", "error"]
+RetryOutcome = Literal["answered", "refused", "failed"]
+_MODERATION: dict[str, Moderation] = {"flagged": "flagged", "blocked": "blocked", "not_run": "error"}
+
+
+def encodable(text: str) -> str:
+    """Return a text with "?" for lone surrogates, which no exporter can write."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+Text = Annotated[str, AfterValidator(encodable)]
 
 
 class ScanEvent(BaseModel):
@@ -42,18 +54,40 @@ class ScanEvent(BaseModel):
     detector: str
     reason: Reason | None = None
     signal: EventSignal | None = None
-    provider: str | None = None
-    category: str | None = None
+    provider: Text | None = None
+    category: Text | None = None
     stage: Stage = "output"
-    model: str | None = None
-    route: str | None = None
+    model: Text | None = None
+    route: Text | None = None
     attempt: int = Field(default=1, ge=1)
     action: Action = "scanned"
     latency: float = Field(default=0.0, ge=0.0)
-    conversation_id: str | None = None
-    error: str | None = None
-    prompt: str | None = Field(default=None, repr=False)
-    response: str | None = Field(default=None, repr=False)
+    conversation_id: Text | None = None
+    error: Text | None = None
+    prompt: Text | None = Field(default=None, repr=False)
+    response: Text | None = Field(default=None, repr=False)
+
+    @property
+    def not_run(self) -> bool:
+        """Whether the guard or a moderation did not run, so that the response was not checked by it."""
+        return self.error is not None or self.signal == "not_run"
+
+    @property
+    def detected(self) -> bool:
+        """Whether a detector gave the score."""
+        return self.label is not Label.UNKNOWN and self.signal not in WITHHELD
+
+    @property
+    def moderation(self) -> Moderation | None:
+        """What a provider's moderation did: it flagged the prompt or the answer, blocked the prompt, or failed."""
+        return _MODERATION.get(self.signal or "")
+
+    @property
+    def retry(self) -> RetryOutcome | None:
+        """How a further attempt came out; None for a first one."""
+        if self.attempt == 1:
+            return None
+        return "failed" if self.action == "failed" else "refused" if self.refused else "answered"
 
 
 Hook = Callable[[ScanEvent], object]
