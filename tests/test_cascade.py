@@ -1,5 +1,6 @@
 """The cascade: who decides what, on which scale, and how its band is chosen."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -286,3 +287,31 @@ def test_a_cheap_detector_that_always_abstains_passes_all_on():
 def test_what_no_band_can_be_chosen_on_is_an_input_error(scores, reference, options):
     with pytest.raises(InputError):
         choose_band(scores, reference, **options)
+
+
+class Awaiting(Counting):
+    """Has to be awaited, as a detector behind an endpoint has."""
+
+    async def adetect(self, conversations):
+        await asyncio.sleep(0)
+        return super().detect(conversations)
+
+    def detect(self, conversations):
+        raise AssertionError("it blocks the loop")
+
+
+def test_a_detector_that_can_be_awaited_is_and_another_runs_in_a_thread():
+    threads = []
+    cheap = stage(lambda conversation: threads.append(threading.current_thread()) or said(conversation), "cheap")
+    awaited = Awaiting()
+    cascade = Cascade([cheap, awaited], band=(0.4, 0.6))
+    found = asyncio.run(cascade.adetect(numbers(0.1, 0.5, 0.9, None)))
+    assert [one.detector for one in found] == ["cascade:cheap", "cascade:counting", "cascade:cheap", "cascade:counting"]
+    assert awaited.batches == [2]
+    assert threading.main_thread() not in threads
+
+
+@given(st.lists(PROBABILITY | st.none()))
+def test_awaited_or_not_it_decides_the_same(values):
+    cascade = Cascade([stage(said, "cheap"), stage(0.9, "heavy")], band=(0.3, 0.6))
+    assert asyncio.run(cascade.adetect(numbers(*values))) == cascade.detect(numbers(*values))

@@ -53,25 +53,46 @@ class Cascade:
     def detect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
         """Return a detection for each conversation, in order; None where every detector abstains."""
         decided: list[Detection | None] = [None] * len(conversations)
-        for detector, own in zip(self.detectors, self._thresholds, strict=True):
-            open_ones = [i for i, detection in enumerate(decided) if self._goes_on(detection)]
-            if not open_ones:
-                break
-            for i, detection in zip(open_ones, self._ask(detector, own, [conversations[i] for i in open_ones]), strict=True):
-                decided[i] = _later(decided[i], detection)
+        for detector, own in self._stages:
+            waiting = self._waiting(decided)
+            asked = [conversations[i] for i in waiting]
+            self._take(decided, waiting, one_each(detector, detector.detect(asked) if asked else [], asked), own)
         return decided
 
-    def _goes_on(self, detection: Detection | None) -> bool:
-        return detection is None or self.band[0] <= detection.score <= self.band[1]
+    async def adetect(self, conversations: Sequence[Conversation]) -> list[Detection | None]:
+        """Do what `detect` does: a detector's own `adetect` is awaited, one that has none runs in a thread."""
+        decided: list[Detection | None] = [None] * len(conversations)
+        for detector, own in self._stages:
+            waiting = self._waiting(decided)
+            asked = [conversations[i] for i in waiting]
+            self._take(decided, waiting, one_each(detector, await _awaited(detector, asked) if asked else [], asked), own)
+        return decided
 
-    def _ask(self, detector: Detector, own: float, conversations: Sequence[Conversation]) -> list[Detection | None]:
-        """Return a detector's answers with scores on the first one's scale, and its name behind the cascade's."""
-        detections = one_each(detector, detector.detect(conversations), conversations)
-        return [detection and self._on_one_scale(detection, own) for detection in detections]
+    @property
+    def _stages(self) -> Iterator[tuple[Detector, float]]:
+        return zip(self.detectors, self._thresholds, strict=True)
+
+    def _waiting(self, decided: Sequence[Detection | None]) -> list[int]:
+        """Return which rows go on: those in the band, and those of which nobody spoke yet."""
+        return [i for i, found in enumerate(decided) if found is None or self.band[0] <= found.score <= self.band[1]]
+
+    def _take(self, decided: list[Detection | None], rows: Sequence[int], detections: Sequence[Detection | None], own: float) -> None:
+        """Put a detector's answers in place, with scores on the first one's scale and its name behind the cascade's."""
+        for i, detection in zip(rows, detections, strict=True):
+            decided[i] = _later(decided[i], detection and self._on_one_scale(detection, own))
 
     def _on_one_scale(self, detection: Detection, own: float) -> Detection:
         score = _rescaled(detection.score, own, self.threshold)
         return detection.model_copy(update={"score": score, "detector": f"{self.name}:{detection.detector}"})
+
+
+async def _awaited(detector: Detector, conversations: Sequence[Conversation]) -> list[Detection | None]:
+    adetect = getattr(detector, "adetect", None)
+    if adetect is not None:
+        return cast("list[Detection | None]", await adetect(conversations))
+    from asyncio import to_thread  # dear to import, and whoever awaits has it already
+
+    return await to_thread(detector.detect, conversations)
 
 
 def embedded_then_minos() -> Cascade:
