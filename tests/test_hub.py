@@ -32,8 +32,9 @@ def snapshot(cache: Path, commit: str = COMMIT, name: str = NAME) -> Path:
 
 
 def run(hub_url: str, cache: Path, *arguments: str, offline: bool = False):
-    """Run a models command against a hub of our own; xet is the hub's other, optional transport."""
+    """Run a models command against a hub of our own; xet is the hub's other, optional transport. A busy machine gets its time."""
     ours = {"HF_ENDPOINT": hub_url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": str(int(offline)), "NO_PROXY": "*"}
+    ours |= {"HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
     done = subprocess.run([*COMMAND, *arguments], env=os.environ | ours, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done
