@@ -1,53 +1,36 @@
 """A hub on loopback: the part of the Hugging Face hub's protocol that a download takes, over files of the test's own."""
 
 import hashlib
-import json
 import re
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+
+from serving import LoopbackHandler, LoopbackServer
 
 COMMIT = "65584967c3f22ff7723e5370c65e0e76791e6055"
 
 
-class Hub:
+class _Handler(LoopbackHandler):
+    def do_HEAD(self):
+        self.loopback.answer(self, body=False)
+
+    def do_GET(self):
+        self.loopback.answer(self, body=True)
+
+
+class Hub(LoopbackServer):
     """Serves `files` (name to bytes) of one repository; `requests` lists method, path and range of each request.
 
     `cut` is how many bytes of a file are sent before the connection breaks, once; `alter` sends other bytes of the same length.
     """
 
     def __init__(self, repo, files, *, cut=None, alter=False):
+        super().__init__(_Handler)
         self.repo, self.files, self.cut, self.alter = repo, files, cut, alter
-        self.requests = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self):
-                hub.answer(self, body=False)
-
-            def do_GET(self):
-                hub.answer(self, body=True)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self.server.shutdown()
-        self.server.server_close()
 
     def answer(self, request, *, body):
         self.requests.append((request.command, request.path, request.headers.get("Range")))
         path = request.path.split("?")[0]
         if path.startswith(f"/api/models/{self.repo}"):
-            return self.send(request, 200, json.dumps(self.listing(path)).encode(), {"Content-Type": "application/json"}, body=True)
+            return request.answer(200, self.listing(path))
         found = re.fullmatch(rf"/{re.escape(self.repo)}/resolve/[^/]+/(.+)", path)
         if not found or found[1] not in self.files:
             return self.send(request, 404, b"{}", {"X-Error-Code": "EntryNotFound" if found else "RepoNotFound"}, body=body)

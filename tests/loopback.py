@@ -4,13 +4,11 @@ A text's probability of refusal stands in it: "... p=0.25".
 """
 
 import asyncio
-import json
 import re
-import threading
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from serving import LoopbackHandler, LoopbackServer
 
 MOST_CLIENT_BATCH = 32
 
@@ -36,29 +34,15 @@ WAYS = pytest.mark.parametrize("ask", [blocking, awaiting])
 """A detector behind an endpoint is asked in both ways."""
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # many clients at once are the tests' subject, and not the five that may wait by default
-
-
-class Loopback:
+class Loopback(LoopbackServer):
     """`faults` are taken one a request, first come first served; each is called with the handler instead of answering."""
 
     def __init__(self, kind, *, model="NousResearch/Minos-v1", labels=("Non-refusal", "Refusal"), key=None, judge=None):
+        super().__init__(_Handler)
         self.kind, self.model, self.labels, self.key, self.judge = kind, model, labels, key, judge
-        self.faults, self.requests, self.hung_up = deque(), [], threading.Event()
+        self.faults = deque()
         self.known_as, self.batch_limit, self.owner = model, MOST_CLIENT_BATCH, kind
-        self.now, self.most_at_once, self.lock = 0, 0, threading.Lock()
-        handler = type("Handler", (_Handler,), {"loopback": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._server.shutdown()
-        self._server.server_close()
+        self.now, self.most_at_once = 0, 0
 
     def texts(self):
         """Every text that was asked about, in the order of arrival."""
@@ -66,18 +50,12 @@ class Loopback:
         return [text for _, body, _ in self.requests if body for item in body[key] for text in ([item] if isinstance(item, str) else item)]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    loopback: Loopback
-
-    def log_message(self, *arguments):
-        pass
-
+class _Handler(LoopbackHandler):
     def do_GET(self):
         self.serve(None)
 
     def do_POST(self):
-        self.serve(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.serve(self.body())
 
     def serve(self, body):
         server = self.loopback
@@ -96,14 +74,6 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.now -= 1
-
-    def answer(self, status, payload, headers=()):
-        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **dict(headers)}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
 
 
 def status(code, **headers):
@@ -128,10 +98,7 @@ def cut(handler):
 
 def silent(handler):
     """Say nothing until the client hangs up."""
-    handler.connection.settimeout(20)
-    if handler.connection.recv(1) == b"":
-        handler.loopback.hung_up.set()
-    handler.close_connection = True
+    handler.stall()
 
 
 def tei(server, path, body):
