@@ -2,13 +2,14 @@
 
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
 ENCODERS = "tests/encoders"
 INTEGRATIONS = "tests/integrations"
 OPENAI = {"1": "openai==1.109.1", "2": "openai==2.54.0", "3": "openai>=3,<4"}  # 1 and 2 are on httpx, 3 is on httpx2
+ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic>=2.14,<3"}  # 0 is on httpx, 1 and 2 are on httpx2
 
 
 @nox.session
@@ -52,7 +53,27 @@ def llm_guard(session: nox.Session) -> None:
 @nox.parametrize("release", [nox.param(release, id=major) for major, release in OPENAI.items()])
 def openai(session: nox.Session, release: str) -> None:
     """The guarded client with each major version of the SDK, its types, and the hosts it works in."""
-    session.install("-q", release, ".", *TESTS, "mypy>=1.13", "pyright>=1.1", "langchain-openai>=1", "langsmith>=0.4")
-    session.run("pytest", "-q", INTEGRATIONS, *session.posargs)
-    session.run("mypy", "--strict", "--python-executable", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")
-    session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python", f"{INTEGRATIONS}/openai_types.py")
+    guarded_client(session, "openai", release, "langchain-openai>=1", "langsmith>=0.4")
+
+
+@nox.session
+@nox.parametrize("release", [nox.param(release, id=major) for major, release in ANTHROPIC.items()])
+def anthropic(session: nox.Session, release: str) -> None:
+    """The guarded client with each major version of the SDK, and its types."""
+    guarded_client(session, "anthropic", release)
+
+
+def guarded_client(session: nox.Session, sdk: str, *packages: str) -> None:
+    """Run the tests of an SDK's adapter, and both type checkers over what a user writes."""
+    session.install("-q", *packages, ".", *TESTS, "mypy>=1.13", "pyright>=1.1")
+    session.run("pytest", "-q", INTEGRATIONS, "-k", f"test_{sdk}", *session.posargs)
+    types, python = f"{INTEGRATIONS}/{sdk}_types.py", f"{session.virtualenv.bin}/python"
+    session.run("mypy", "--strict", "--python-executable", python, types)
+    session.run("pyright", "--pythonpath", python, types)
+
+
+@nox.session
+def litellm_proxy(session: nox.Session) -> None:
+    """Guarded clients against a real LiteLLM proxy, offline: its models have their answers in its configuration."""
+    session.install("-q", ".[anthropic,openai]", "litellm[proxy]", *TESTS)
+    session.run("pytest", "-q", "tests/proxy", *session.posargs)

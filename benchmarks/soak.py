@@ -36,7 +36,7 @@ from refusal_guard_openai import guard_openai
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "soak.json"
-sys.path.insert(0, str(HERE.parent / "tests" / "integrations"))
+sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "integrations")]
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 POLICY = Retry(1).then(Fallback("answers")).within(attempts=3)
 # What a model does, and the verdicts of the attempts that follow from it; None: the call ends in an error of the SDK.
@@ -85,7 +85,7 @@ def served(pipe: Connection, wait: float, pause: float) -> None:
     """Serve until told to stop, in a process of its own; then tell whether all connections went."""
     from loopback_openai import LoopbackOpenAI
 
-    with LoopbackOpenAI(wait, pause) as server:
+    with LoopbackOpenAI(wait=wait, pause=pause) as server:
         server.requests = deque(maxlen=1)
         pipe.send(server.url)
         pipe.recv()

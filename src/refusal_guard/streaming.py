@@ -284,14 +284,16 @@ class StreamedCall:
         """Bring the report up to date with the whole response, and raise where the policy says so."""
         assert self._source is not None
         stream, result = self._source.stream, self._source.result
-        *earlier, last = report_of(stream).attempts
+        opened = report_of(stream)
+        *earlier, last = opened.attempts
         final = last if judged is None else _completed(last, report_of(judged).attempts[-1])
         possible = Chain(tuple(step for step in self._policy.steps if isinstance(step, Raise | Flag)))
         decided = possible.decide(State((final.model_copy(update={"step": -1}),)))
         raised = isinstance(decided.action, Reject)
         outcome: Outcome = "raised" if raised else "flagged" if final.verdict.refused else "answered"
         too_late = decided.stopped is Stop.UNMATCHED and len(possible.steps) < len(self._policy.steps)
-        report = Report(attempts=(*earlier, final), outcome=outcome, stopped=Stop.RELEASED if too_late else decided.stopped or Stop.POLICY)
+        stopped = opened.stopped if opened.outcome == "flagged" else Stop.RELEASED
+        report = Report(attempts=(*earlier, final), outcome=outcome, stopped=stopped if too_late else decided.stopped or Stop.POLICY)
         self._told.release(action=outcome, **told_of(final.verdict, final.signal))
         for owner in (stream, result):
             carry(owner, report)

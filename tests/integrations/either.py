@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from contextlib import asynccontextmanager
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -21,3 +22,14 @@ async def no_task_left(seconds=5.0):
     while (others := len(asyncio.all_tasks()) - 1) and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(0)
     return not others
+
+
+@asynccontextmanager
+async def entered(manager):
+    """Enter what either client returns to be entered."""
+    if hasattr(manager, "__aenter__"):
+        async with manager as inside:
+            yield inside
+    else:
+        with manager as inside:
+            yield inside

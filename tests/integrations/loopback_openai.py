@@ -1,20 +1,7 @@
 """A real HTTP server that speaks OpenAI's protocol. The model's name says what it does: the keys of the tables below."""
 
-import json
-import threading
-import time
-from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from model_server import TEXTS, ModelHandler, ModelServer, pieces, text_of
 
-TEXTS = {
-    "answers": "Paris is the capital of France, and its largest city by far. It lies on the Seine. Anything else?",
-    "refuses": "I'm sorry, but I can't help you with that request. Please ask somebody else about it. Goodbye.",
-    "turns": "Paris is the capital of France, and its largest city by far. It lies on the Seine. "
-    "I'm sorry, but I can't help you with that request after all, so I won't answer it.",
-    "thinks": "<think>I'm sorry, I can't help with that, I should say. Or should I?</think>Paris is the capital of France.",
-    "empty": "",
-    "parses": '{"city": "Paris"}',
-}
 BLOCKED = {
     "error": {
         "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
@@ -28,7 +15,7 @@ BLOCKED = {
         },
     }
 }
-STATUSES = {"blocks": (400, BLOCKED), "limits": (429, {"error": {"message": "slow down"}}), "breaks": (500, {"error": {"message": "oops"}})}
+ERRORS = {"blocks": (400, BLOCKED), "limits": (429, {"error": {"message": "slow down"}}), "breaks": (500, {"error": {"message": "oops"}})}
 BODIES = {
     "nothing": {"id": "x", "object": "chat.completion", "created": 0, "model": "nothing", "choices": []},
     "errs": {"error": {"message": "Provider returned error", "code": 502}},
@@ -38,142 +25,9 @@ BODIES = {
 # failed), "two" (answers in one choice and refuses in another).
 
 
-class LoopbackOpenAI:
-    """`script` overrides the model's name, one entry a request. `wait` seconds pass before an answer, `pause` between its pieces."""
-
-    def __init__(self, wait=0.0, pause=0.0):
-        self.wait, self.pause = wait, pause
-        self.script, self.requests, self.hung_up = deque(), [], threading.Event()
-        self.connections, self.lock = 0, threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"loopback": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def models(self):
-        """The models that were asked, in order of arrival."""
-        return [body["model"] for _, body, _ in self.requests]
-
-    def count(self, change):
-        with self.lock:
-            self.connections += change
-
-    def drained(self, seconds=5.0):
-        """Return whether all connections go within the time."""
-        until = time.monotonic() + seconds
-        while self.connections and time.monotonic() < until:
-            time.sleep(0.01)
-        return not self.connections
-
-
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 256
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    loopback: LoopbackOpenAI
-
-    def log_message(self, *arguments):
-        pass
-
-    def setup(self):
-        super().setup()
-        self.loopback.count(1)
-
-    def finish(self):
-        self.loopback.count(-1)
-        super().finish()
-
-    def handle(self):
-        try:
-            super().handle()
-        except ConnectionError:
-            self.loopback.hung_up.set()
-
-    def do_POST(self):
-        server = self.loopback
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.requests.append((self.path, body, dict(self.headers)))
-            behaviour = server.script.popleft() if server.script else str(body.get("model"))
-        time.sleep(server.wait)
-        if behaviour in STATUSES:
-            self.answer(*STATUSES[behaviour])
-        elif behaviour == "garbage":
-            self.answer(200, b"<html>It works!</html>", "text/html")
-        elif behaviour in BODIES:
-            self.answer(200, BODIES[behaviour])
-        elif body.get("stream"):
-            self.stream(behaviour, spoken(self.path)[1](behaviour, body))
-        elif behaviour == "stalls":
-            self.stall()
-        else:
-            self.answer(200, spoken(self.path)[0](behaviour, body), cut=behaviour == "cuts")
-
-    def answer(self, status, payload, kind="application/json", cut=False):
-        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("x-request-id", "req-1")
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
-        self.close_connection = cut or self.close_connection
-
-    def stream(self, behaviour, events):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        stops_at = len(events) // 2 if behaviour in ("cuts", "stalls") else len(events)
-        for event in events[:stops_at]:
-            name = f"event: {event['type']}\n" if "type" in event else ""
-            self.chunk(f"{name}data: {json.dumps(event)}\n\n".encode())
-            time.sleep(self.loopback.pause)
-        if behaviour == "stalls":
-            self.stall()
-        elif behaviour == "cuts":
-            self.close_connection = True
-        else:
-            self.chunk(b"data: [DONE]\n\n")
-            self.chunk(b"")
-
-    def chunk(self, data):
-        self.wfile.write(b"%X\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
-
-    def stall(self):
-        """Say nothing until the client hangs up."""
-        self.connection.settimeout(20)
-        try:
-            gone = self.connection.recv(1) == b""
-        except (TimeoutError, ConnectionError) as error:
-            gone = isinstance(error, ConnectionError)
-        if gone:
-            self.loopback.hung_up.set()
-        self.close_connection = True
-
-
-def text_of(behaviour):
-    return TEXTS.get(behaviour, TEXTS["answers"])
-
-
 def behaviours(behaviour, body):
     """What each choice does."""
     return ["answers", "refuses"] if behaviour == "two" else [behaviour] * (body.get("n") or 1)
-
-
-def pieces(text):
-    return [text[i : i + 12] for i in range(0, len(text), 12)]
 
 
 def chat(behaviour, body):
@@ -283,8 +137,25 @@ RESPONSE = {
 }
 
 
-def spoken(path):
-    """How an endpoint answers, whole and streamed."""
-    if "/chat/" in path:
-        return chat, chat_events
-    return (response, response_events) if "/responses" in path else (completion, completion_events)
+class _Endpoints(ModelHandler):
+    """The three endpoints that ask a model."""
+
+    def whole(self, behaviour, body):
+        return self._spoken[0](behaviour, body)
+
+    def events(self, behaviour, body):
+        return self._spoken[1](behaviour, body)
+
+    @property
+    def _spoken(self):
+        if "/chat/" in self.path:
+            return chat, chat_events
+        return (response, response_events) if "/responses" in self.path else (completion, completion_events)
+
+
+class LoopbackOpenAI(ModelServer):
+    """OpenAI's protocol."""
+
+    def __init__(self, **settings):
+        super().__init__(_Endpoints, ERRORS, BODIES, **settings)
+        self.url += "/v1"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from either import MESSAGES, settle
-from loopback_openai import TEXTS
+from model_server import TEXTS
 
 from refusal_guard import Fallback, Flag, Guard, InputError, Raise, RefusalDetected, Replace, Retry, When, report_of
 

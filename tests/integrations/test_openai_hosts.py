@@ -2,7 +2,7 @@
 
 import pytest
 from either import MESSAGES
-from loopback_openai import TEXTS
+from model_server import TEXTS
 
 from refusal_guard import Fallback, report_of
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from either import MESSAGES, events_of, settle
-from loopback_openai import TEXTS
+from model_server import TEXTS
 
 from refusal_guard import Fallback, Flag, InputError, Raise, RefusalDetected, Replace, Retry, report_of
 
