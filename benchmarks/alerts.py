@@ -8,13 +8,10 @@ Naus 1982, JASA 77, 177-183).
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
 import statistics
 from pathlib import Path
-from typing import Any
 
 from refusal_guard import ScanEvent
 from refusal_guard.alerts import DEFAULT_RULES, Alert, Alerts, Limits, Rule
