@@ -8,23 +8,26 @@ Naus 1982, JASA 77, 177-183).
 
 from __future__ import annotations
 
+import argparse
+import json
+import logging
 import math
 import random
 import statistics
 from pathlib import Path
+from typing import Any
 
 from refusal_guard import ScanEvent
 from refusal_guard.alerts import DEFAULT_RULES, Alert, Alerts, Limits, Rule
 
 RESULTS = Path(__file__).parent / "results" / "alerts.json"
-DAY, HOUR = 86_400.0, 3_600.0
+DAY = 86_400.0
 CALLS_A_MINUTE = (1, 10, 60, 600)
 TRUE_RATES = (0.02, 0.05)
 JUMPS = (0.2, 0.5)
 DEFAULT = next(rule for rule in DEFAULT_RULES if rule.name == "refusals")
-CONSIDERED = {"default": {}} | {
-    f"{samples} samples, {rate:.0%}": {"min_samples": samples, "rate": rate} for samples in (10, 30, 50, 100) for rate in (0.15, 0.2)
-}
+CONSIDERED_AT = 5  # calls a minute: few enough that min_samples decides
+MIN_SAMPLES = (10, 30, 50, 80, 100)  # considered for the default
 
 
 def event(refused: bool) -> ScanEvent:
@@ -47,65 +50,85 @@ class Traffic:
         """Let time pass; returns how many calls there were. `until_alert` stops at the first alert."""
         end, calls = self.now + seconds, 0
         while (until := self.now + self._random.expovariate(self._pace)) < end:
-            self.now = until
-            self._alerts(EVENTS[self._random.random() < refusal_rate])
+            self.now, refused = until, self._random.random() < refusal_rate
+            self._alerts(EVENTS[refused])
             calls += 1
-            if until_alert and self._alerts.open:
+            if until_alert and refused and self._alerts.open:
                 return calls
         self.now = end
         return calls
 
-    def raised(self) -> list[Alert]:
-        """Return the alerts raised so far."""
+    def raised(self) -> int:
+        """Return how many alerts were raised so far."""
         self._alerts.flush()
-        return [alert for alert in self.notices if alert.state == "raised"]
-
-    @property
-    def alerting(self) -> bool:
-        return bool(self._alerts.open)
+        return sum(alert.state == "raised" for alert in self.notices)
 
 
 def binomial_tail(n: int, least: int, p: float) -> float:
     """Return P(X >= least) of a binomial X."""
-    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(least, n + 1))
+    return sum(math.exp(_log_choose(n, k) + k * math.log(p) + (n - k) * math.log1p(-p)) for k in range(least, n + 1))
 
 
-def false_alarms(rule: Rule, calls_a_minute: float, refusal_rate: float, calls: int) -> dict[str, float]:
-    """Return the alarms a day that traffic of a constant refusal rate raises, and the tail of one window."""
-    days = max(1.0, round(calls / (calls_a_minute * 1_440)))
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def false_alarms(rule: Rule, calls_a_minute: float, refusal_rate: float, calls: int) -> dict[str, Any]:
+    """Return the alarms a day that traffic of a constant refusal rate raises, and the binomial tail of a window and of a day's windows."""
+    days = math.ceil(calls / (calls_a_minute * 1_440))
     traffic = Traffic(rule, calls_a_minute, seed=1)
     traffic.run(days * DAY, refusal_rate)
-    in_window = calls_a_minute * rule.window / 60
-    samples = max(rule.min_samples, round(in_window))
-    tail = binomial_tail(samples, math.ceil(rule.rate * samples - 1e-9), refusal_rate) if samples <= 1_000 else 0.0
-    disjoint = DAY / (samples / calls_a_minute * 60)
-    return {
-        "days": days,
-        "alarms": len(traffic.raised()),
-        "a_day": len(traffic.raised()) / days,
-        "window_tail": tail,
-        "disjoint_windows_a_day": tail * disjoint,
-    }
+    samples = max(rule.min_samples, round(calls_a_minute * rule.window / 60))
+    tail = binomial_tail(samples, math.ceil(rule.rate * samples - 1e-9), refusal_rate)
+    alarms = traffic.raised()
+    figures = {"days": days, "alarms": alarms, "a_day": alarms / days, "window_samples": samples, "window_tail": tail}
+    return setting(calls_a_minute, refusal_rate) | figures | {"closed_form_a_day": tail * calls_a_minute * 1_440 / samples}
 
 
-def delay(rule: Rule, calls_a_minute: float, before: float, after: float, trials: int) -> dict[str, float | None]:
-    """Return the seconds and calls from a jump of the refusal rate to the alert; trials without one within an hour count as endless."""
-    seconds, calls = [], []
+def delay(rule: Rule, calls_a_minute: float, after: float, trials: int) -> dict[str, Any]:
+    """Return the seconds and calls from a jump of the refusal rate, up from 2 %, to the alert; none within a day is endless."""
+    before, seconds, calls = TRUE_RATES[0], list[float](), list[float]()
+    span = max(rule.window, rule.min_samples / calls_a_minute * 60)
     for seed in range(trials):
         traffic = Traffic(rule, calls_a_minute, seed)
-        traffic.run(max(2 * rule.window, 2 * rule.min_samples / calls_a_minute * 60), before)
-        if traffic.alerting:
-            continue
+        traffic.run(1.5 * span, before)
         jump = traffic.now
-        taken = traffic.run(HOUR, after, until_alert=True)
-        seconds.append(traffic.now - jump if traffic.alerting else math.inf)
-        calls.append(taken)
-    span = max(rule.window, rule.min_samples / calls_a_minute * 60)
+        asked = traffic.run(DAY, after, until_alert=True)
+        seconds.append(traffic.now - jump if traffic.now < jump + DAY else math.inf)
+        calls.append(asked)
     share = (rule.rate - before) / (after - before)
-    return {
-        "median_seconds": statistics.median(seconds),
-        "p90_seconds": statistics.quantiles(seconds, n=10)[-1],
-        "median_calls": statistics.median(calls),
-        "alerted": sum(map(math.isfinite, seconds)) / len(seconds),
-        "closed_form_seconds": span * share if share <= 1 else None,
+    figures = {"trials": trials, "median_seconds": statistics.median(seconds), "p90_seconds": statistics.quantiles(seconds, n=10)[-1]}
+    return setting(calls_a_minute, after) | figures | {"median_calls": statistics.median(calls), "closed_form_seconds": span * share}
+
+
+def setting(calls_a_minute: float, refusal_rate: float) -> dict[str, float]:
+    return {"calls_a_minute": calls_a_minute, "refusal_rate": refusal_rate}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--calls", type=int, default=300_000, help="calls for each figure of false alarms")
+    options.add_argument("--trials", type=int, default=60, help="jumps for each delay")
+    options.add_argument("--out", type=Path, default=RESULTS)
+    chosen = options.parse_args()
+    logging.getLogger("refusal_guard.alerts").setLevel(logging.ERROR)
+    considered = [DEFAULT.model_copy(update={"min_samples": samples}) for samples in MIN_SAMPLES]
+    result = {
+        "rule": DEFAULT.model_dump(mode="json", exclude_none=True),
+        "false_alarms": [false_alarms(DEFAULT, pace, rate, chosen.calls) for pace in CALLS_A_MINUTE for rate in TRUE_RATES],
+        "delays": [delay(DEFAULT, pace, rate, chosen.trials) for pace in CALLS_A_MINUTE for rate in JUMPS],
+        "considered": [
+            {
+                "min_samples": rule.min_samples,
+                "false_alarms": false_alarms(rule, CONSIDERED_AT, TRUE_RATES[-1], chosen.calls),
+                "delay": delay(rule, CONSIDERED_AT, JUMPS[-1], chosen.trials),
+            }
+            for rule in considered
+        ],
     }
+    chosen.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
