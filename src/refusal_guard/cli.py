@@ -24,6 +24,7 @@ from .errors import InputError, RefusalGuardError
 from .files import STANDARD_INPUT, StreamWriter
 from .guard import Guard
 from .report import Report
+from .serve import command as serve_command
 from .verdict import Verdict
 
 OK, REFUSED, BAD_INPUT, BROKEN_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -207,6 +208,7 @@ def _parser() -> ArgumentParser:
     many.add_argument("--messages-field", metavar="F", help="field of the chat messages")
     many.set_defaults(run=scan)
 
+    serve_command.add_to(commands, common, _guard)
     model_commands.add_to(commands)
     return parser
 

@@ -12,6 +12,7 @@ from .errors import InputError
 from .events import Hook
 from .guard import Guard
 from .text import sentences
+from .verdict import Verdict
 
 
 class MatchType(Enum):
@@ -62,11 +63,17 @@ class NoRefusal:
             first_hit = next((verdict for verdict in verdicts if round(verdict.score, 2) > threshold), None)
             decisive = first_hit or max(verdicts, key=lambda verdict: verdict.score, default=self._guard.unknown(signal="empty"))
             judged.verdicts = [decisive]
-        return conversation.response, first_hit is None, calculate_risk_score(round(decisive.score, 2), threshold)
+        return conversation.response, *judged_risk(decisive, threshold)
 
 
 def _split(text: str) -> list[str]:
     return [text[span.start : span.end] for span in sentences(text)]
+
+
+def judged_risk(verdict: Verdict, threshold: float) -> tuple[bool, float]:
+    """Return whether LLM Guard calls an output with this verdict valid, and its risk score."""
+    score = round(verdict.score, 2)
+    return score <= threshold, calculate_risk_score(score, threshold)
 
 
 def calculate_risk_score(score: float, threshold: float) -> float:
