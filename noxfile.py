@@ -2,11 +2,12 @@
 
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy", "serve"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
 ENCODERS = "tests/encoders"
+SERVE = "tests/serve"
 INTEGRATIONS = "tests/integrations"
 OPENAI = {"1": "openai==1.109.1", "2": "openai==2.54.0", "3": "openai>=3,<4"}  # 1 and 2 are on httpx, 3 is on httpx2
 ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic>=2.14,<3"}  # 0 is on httpx, 1 and 2 are on httpx2
@@ -77,3 +78,10 @@ def litellm_proxy(session: nox.Session) -> None:
     """Guarded clients against a real LiteLLM proxy, offline: its models have their answers in its configuration."""
     session.install("-q", ".[anthropic,openai]", "litellm[proxy]", *TESTS)
     session.run("pytest", "-q", "tests/proxy", *session.posargs)
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """The HTTP service with nothing but its own extra, and its OpenAPI document by schemathesis."""
+    session.install("-q", ".[serve]", *TESTS, "httpx>=0.27", "schemathesis>=4.5")
+    session.run("pytest", "-q", SERVE, *session.posargs)

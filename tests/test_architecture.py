@@ -50,7 +50,7 @@ ALLOWED = {
     "testing": {"conversation", "events", "verdict"},
     "serve": {"conversation", "detectors", "errors", "events", "guard", "scanner", "text", "verdict"},
     "model_commands": {"detectors", "errors"},
-    "cli": {"bulk", "conversation", "errors", "files", "guard", "model_commands", "report", "serve", "verdict"},
+    "cli": {"bulk", "conversation", "errors", "events", "files", "guard", "model_commands", "report", "serve", "verdict"},
     "__init__": {"attempts", "condition", "conversation", "errors", "events", "guard", "policy", "scanner", "verdict"},
 }
 HEAVY = (

@@ -21,6 +21,7 @@ from . import model_commands
 from .bulk import Group, Scan, Scanned, Tally, result_object
 from .conversation import Conversation, Fields
 from .errors import InputError, RefusalGuardError
+from .events import Hook
 from .files import STANDARD_INPUT, StreamWriter
 from .guard import Guard
 from .report import Report
@@ -83,9 +84,9 @@ def scan(options: Namespace) -> int:
     return BROKEN_ROWS if job.tally.broken else OK
 
 
-def _guard(options: Namespace) -> Guard:
+def _guard(options: Namespace, hooks: Sequence[Hook] = ()) -> Guard:
     """Make the guard. A scan takes what fails on the row; a detector that does not run at all fails here, before the first row."""
-    guard = Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise")
+    guard = Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise", hooks=hooks)
     guard.detector.detect([Conversation.from_pair("", "Hello.")])
     return guard
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import httpx
 
@@ -14,6 +15,13 @@ REFUSAL = "I'm sorry, but I can't help with that request."
 ANSWER = "Boil the eggs for nine minutes, then cool them under cold water."
 CANARY = "xyzzy-canary"
 JSON = {"Content-Type": "application/json"}
+
+
+def until(holds):
+    """Wait until something holds, leaving the processor to those who make it so; returns it."""
+    while not (found := holds()):
+        time.sleep(0.01)
+    return found
 
 
 class Served:
@@ -29,9 +37,7 @@ class Served:
 
     def __enter__(self):
         self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            threading.Event().wait(0.005)
+        until(lambda: self._server.started or not self._thread.is_alive())
         return self
 
     def __exit__(self, *exception):

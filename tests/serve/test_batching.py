@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from served import ANSWER, CANARY, REFUSAL, Scripted, Served
+from served import ANSWER, CANARY, REFUSAL, Scripted, Served, until
 
 from refusal_guard import Guard, InputError
 from refusal_guard.detectors.embedded import EmbeddedDetector
@@ -33,8 +33,7 @@ def while_one_hangs(served, detector, responses):
         first = pool.submit(served.scan, "hang")
         detector.entered.acquire()
         others = [pool.submit(served.scan, response) for response in responses]
-        while waiting(served) < len(responses):
-            pass
+        until(lambda: waiting(served) == len(responses))
         detector.release.set()
         return [future.result() for future in (first, *others)]
 
@@ -90,8 +89,7 @@ def test_a_detector_that_hangs_is_answered_with_504_and_its_thread_replaced(dete
     with Served(detector, threads=1, timeout=0.2) as served:
         for _ in range(3):
             assert served.scan("hang").status_code == 504
-            while served.scan(ANSWER).status_code != 200:
-                pass
+            until(lambda: served.scan(ANSWER).status_code == 200)
         assert served.client.get("/readyz").status_code == 200
 
 
@@ -105,8 +103,7 @@ def test_with_too_many_hanging_threads_the_service_lives_but_is_not_ready_until_
         refused = served.scan(ANSWER)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         detector.release.set()
-        while served.scan(ANSWER).status_code != 200:
-            pass
+        until(lambda: served.scan(ANSWER).status_code == 200)
         assert served.client.get("/readyz").status_code == 200
 
 
@@ -115,8 +112,7 @@ def test_more_than_may_wait_is_told_to_come_back(detector):
         first = pool.submit(served.scan, "hang")
         detector.entered.acquire()
         others = [pool.submit(served.scan, ANSWER) for _ in range(2)]
-        while waiting(served) < 2:
-            pass
+        until(lambda: waiting(served) == 2)
         refused = served.scan(ANSWER)
         ready = served.client.get("/readyz").status_code
         detector.release.set()

@@ -1,6 +1,7 @@
 """`refusal-guard serve` in real processes."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import httpx
-from served import REFUSAL
+from served import REFUSAL, until
 
 from refusal_guard.cli import main
 from refusal_guard.serve.command import TOKEN_VARIABLE
@@ -35,8 +36,7 @@ class Process:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def __enter__(self):
-        while not self.listens():
-            assert self.process.poll() is None, self.process.stderr.read()
+        until(lambda: self.listens() or self.process.poll() is not None)
         return self
 
     def __exit__(self, *exception):
@@ -71,8 +71,7 @@ def test_a_signal_lets_the_process_answer_what_it_took_and_end_well(number, argu
         connection.sendall(head + body[:10])
         assert served.client.get("/healthz").status_code == 200
         served.process.send_signal(number)
-        while served.listens():
-            pass
+        until(lambda: not served.listens())
         connection.sendall(body[10:])
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
         code, logged = served.stopped()
@@ -93,7 +92,14 @@ def test_the_options_are_obeyed_and_a_tokens_file_comes_before_the_environment(t
         served.client.headers["Authorization"] = f"Bearer {TOKEN}"
         assert served.client.post("/v1/scan", json={"response": REFUSAL}).json()["threshold"] == 0.999
         assert served.client.post("/v1/scan", json=[{"response": "r"}] * 3).status_code == 422
+        assert scanned(served.client) == 1
         assert served.client.post("/v1/scan", json={"response": "r" * 300}).status_code == 413
+
+
+def scanned(client):
+    """Return how many responses the metrics count, when the hook's thread has counted."""
+    counts = until(lambda: re.findall(r"^refusal_guard_scans_total\{.*\} (.*)$", client.get("/metrics").text, re.MULTILINE))
+    return sum(map(float, counts))
 
 
 def failing(capsys, *arguments):

@@ -53,7 +53,7 @@ def create_app(
     app.state.metrics = Metrics(registry or prometheus_client.CollectorRegistry(), batcher)
     bearer = [fastapi.Depends(HTTPBearer(auto_error=False))] if token else []  # the gate checks it; this is for the OpenAPI document
     app.include_router(judging, dependencies=bearer, responses=PROBLEMS)
-    app.include_router(exposition, dependencies=bearer)
+    app.include_router(exposition, dependencies=bearer, responses={401: PROBLEMS[401]})
     app.include_router(health)
     tell_problems(app)
     app.add_middleware(Gate, token=token, limits=limits)

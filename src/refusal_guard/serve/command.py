@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..errors import InputError
+from ..events import Hook
 from ..guard import Guard
 from .limits import Limits
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+GuardOf = Callable[[Namespace, Sequence[Hook]], Guard]
 TOKEN_VARIABLE = "REFUSAL_GUARD_SERVE_TOKEN"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 2_048
@@ -36,7 +38,7 @@ _HELP = {
 }
 
 
-def add_to(commands: _SubParsersAction[ArgumentParser], common: ArgumentParser, guard_of: Callable[[Namespace], Guard]) -> None:
+def add_to(commands: _SubParsersAction[ArgumentParser], common: ArgumentParser, guard_of: GuardOf) -> None:
     """Add the `serve` command to the command line; `guard_of` makes the guard of the common options."""
     parser = commands.add_parser(
         "serve",
@@ -55,13 +57,15 @@ def add_to(commands: _SubParsersAction[ArgumentParser], common: ArgumentParser, 
     parser.set_defaults(run=lambda options: serve(options, guard_of))
 
 
-def serve(options: Namespace, guard_of: Callable[[Namespace], Guard]) -> int:
+def serve(options: Namespace, guard_of: GuardOf) -> int:
     """Run the service. It listens once the detector has answered for the first time."""
     limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
     token = _token(options.token_file)
     from .app import create_app, server_of
+    from .metrics import registry_and_hook
 
-    service = server_of(create_app(guard_of(options), token=token, limits=limits), limits)
+    registry, hook = registry_and_hook()
+    service = server_of(create_app(guard_of(options, [hook]), token=token, limits=limits, registry=registry), limits)
     if not token and options.host not in _LOOPBACK:
         Console(stderr=True).print(f"refusal-guard: whoever reaches {options.host} may ask: set {TOKEN_VARIABLE}", markup=False)
     with _listening(options.host, options.port) as listening:

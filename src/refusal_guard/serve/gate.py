@@ -46,10 +46,11 @@ class Gate:
     def _admit(self, scope: Scope, headers: Headers) -> None:
         if self._token and scope["path"] not in _OPEN_PATHS and not self._is_token(headers.get("authorization", "")):
             raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
-        if int(headers.get("content-length", "0")) > self._limits.max_body:
+        size = int(headers.get("content-length", "0"))
+        if size > self._limits.max_body:
             raise self._too_large()
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
+        if (size or "transfer-encoding" in headers) and kind != "application/json":
             raise HTTPException(415, "the body must be JSON: send Content-Type: application/json")
 
     def _is_token(self, authorization: str) -> bool:

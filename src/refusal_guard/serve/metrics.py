@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from ..events.prometheus import PrometheusHook
 from .batching import Batcher
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 _UNKNOWN_ROUTE = "other"
 exposition = APIRouter()
+
+
+def registry_and_hook() -> tuple[CollectorRegistry, PrometheusHook]:
+    """Return a registry with the process's figures, and the hook by which a guard adds its own."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry, PrometheusHook(registry)
 
 
 class Metrics:

@@ -14,6 +14,7 @@ from ..verdict import Verdict
 from .batching import Batcher, Overloaded
 from .bodies import AnalyzeOutput, GuardrailAnswer, GuardrailRequest, OneOrMany, ScannerRequest, ScanOutput, Status, encodable
 from .limits import Limits
+from .problems import PROBLEMS
 from .prompts import RecentPrompts
 
 
@@ -93,7 +94,7 @@ async def healthz() -> Status:
     return Status()
 
 
-@health.get("/readyz", summary="Whether a response would be judged now")
+@health.get("/readyz", summary="Whether a response would be judged now", responses={503: PROBLEMS[503]})
 async def readyz(service: Shared) -> Status:
     """Answer, or 503 when every thread hangs or too much waits."""
     if not service.batcher.ready:
