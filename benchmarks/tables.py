@@ -122,23 +122,10 @@ def encoders() -> str:
     return table(["", *(f"{name}-sized" for name in results)], rows)
 
 
-def events() -> str:
-    """One line per figure on events."""
-    results = read(RESULTS / "events.json")
-    rows = []
-    for name, found in results["through"].items():
-        memory, speed = found["memory_mb"], f"{found['events_per_second']:,.0f} a second, {found['processor_us_per_event']:.0f} µs of processor time each"
-        rows.append([f"{found['events']:,} events through {name}", f"{speed}; {memory['after_a_tenth']:.0f} MB after a tenth, {memory['at_the_end']:.0f} MB at the end"])
-    taken = results["overhead"] | {"one that hangs": results["a_hook_that_hangs"]}
-    rows.append(["a scan, median: " + ", ".join(taken), " · ".join(f"{found['median_us']:.0f} µs" for found in taken.values())])
-    return table(["figure", "measured"], rows)
-
-
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
     "encoders": encoders,
-    "events": events,
     "alternatives": alternatives,
     "facts": facts,
 }

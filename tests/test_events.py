@@ -5,6 +5,7 @@ import copy
 import functools
 import json
 import pickle
+import sys
 import time
 
 import pytest
@@ -325,11 +326,16 @@ def test_texts_are_redacted_whole_and_then_cut(hook):
     assert event.response.endswith("***yy")
 
 
-@pytest.mark.parametrize("redact", [lambda text: 1 / 0, lambda text: None, lambda text: 7], ids=["raises", "none", "number"])
+FAILING = {"raises": lambda text: 1 / 0, "exits": lambda text: sys.exit(), "none": lambda text: None, "number": lambda text: 7}
+
+
+@pytest.mark.parametrize("redact", FAILING.values(), ids=FAILING)
 def test_a_redaction_that_fails_leaves_the_text_out(hook, caplog, redact):
-    guarded(hook, include_text=True, redact=redact).scan(CANARY, NO)
-    assert [(event.prompt, event.response) for event in hook.events] == [(None, None)]
-    assert "redaction" in caplog.text
+    guard = guarded(hook, include_text=True, redact=redact)
+    guard.scan_many([(CANARY, NO)] * 3)
+    assert [(event.prompt, event.response) for event in hook.events] == [(None, None)] * 3
+    assert guard.events.redaction_failures == 3
+    assert caplog.text.count("redaction") == 1
     assert CANARY not in caplog.text
 
 

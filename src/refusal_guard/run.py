@@ -57,7 +57,7 @@ class Terms:
     read: Callable[[Any], Any] | None
     refused_when: RefusedWhen
     clock: Callable[[], float]
-    judge: Judge
+    guard: Judge
 
     def __post_init__(self) -> None:
         """Refuse terms of the wrong kind."""
@@ -136,7 +136,7 @@ class Exchange:
     def judging(self) -> Iterator[None]:
         """Judge the attempt inside, and have it told, unless a call inside it has."""
         about = {"model": self._model or self._reading.model, "attempt": len(self._attempts) + 1, "signal": self._reading.signal}
-        with self._terms.judge.events.judging([self._conversation()], self._terms.judge.unknown, **about) as judged:
+        with self._terms.guard.events.judging([self._conversation()], self._terms.guard.unknown, **about) as judged:
             yield
             last = self._attempts[-1]
             counting = last.verdicts.index(last.verdict)
@@ -195,7 +195,7 @@ class Exchange:
                 carry(error, self._report("failed", Stop.ERROR))
             if signal is not None and not self._told_inside:
                 about = {"model": self._model, "attempt": len(self._attempts) + 1, "action": "failed"}
-                self._terms.judge.events.emit(self._terms.judge.unknown(), self._asked, signal=signal, **about)
+                self._terms.guard.events.emit(self._terms.guard.unknown(), self._asked, signal=signal, **about)
             self._tell_around(error)
             raise error
         self._error, self._reading = error, Reading(signal=signal)
@@ -214,7 +214,7 @@ class Exchange:
     def _merged(self, verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
         """Return the verdict on each choice: the provider's, or else the detector's."""
         waiting = iter(verdicts)
-        return tuple(self._terms.judge.declared(signal) if signal and signal.withheld else next(waiting) for signal in self._signals)
+        return tuple(self._terms.guard.declared(signal) if signal and signal.withheld else next(waiting) for signal in self._signals)
 
     @property
     def _signals(self) -> list[Signal | None]:
@@ -284,7 +284,7 @@ class Exchange:
 
     def _tell_around(self, by: Report | Exception) -> None:
         if self._around is not None:
-            self._around.append(_Ended(by, told=self._told_inside or self._terms.judge.events.active))
+            self._around.append(_Ended(by, told=self._told_inside or self._terms.guard.events.active))
 
     def _report(self, outcome: Outcome, stopped: Stop | None = None) -> Report:
         if stopped is None and self._decision is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from threading import Condition, Lock, Thread, current_thread
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 from .event import Hook, ScanEvent
 
@@ -23,7 +23,7 @@ IDLE_SECONDS = 10.0
 _EXIT_SECONDS = 5.0
 _FORK_SECONDS = 1.0
 _LOGGER = logging.getLogger("refusal_guard")
-_deliveries: WeakSet[Delivery] = WeakSet()
+_deliveries: dict[int, ref[Delivery]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Delivery:
         self.hooks, self.capacity, self._idle_seconds = tuple(hooks), capacity, idle_seconds
         self._closed = False
         self.begin_anew()
-        _deliveries.add(self)
+        key = id(self)
+        _deliveries[key] = ref(self, lambda gone: _deliveries.pop(key, None))
 
     def begin_anew(self) -> None:
         """Forget what waits and was counted."""
@@ -75,7 +76,7 @@ class Delivery:
             if len(self._waiting) > self.capacity:
                 self._waiting.popleft()
                 self.dropped += 1
-            if self._worker is None:
+            if not self._staffed:
                 self._start()
             elif len(self._waiting) == 1:
                 self._changed.notify_all()
@@ -86,7 +87,7 @@ class Delivery:
             return False
         with self._changed:
             last = self._accepted
-            if self._waiting and self._worker is None:
+            if self._waiting and not self._staffed:
                 self._start()
             return self._changed.wait_for(lambda: self._oldest > last, timeout)
 
@@ -95,6 +96,10 @@ class Delivery:
         with self._changed:
             self._closed = True
         return self.flush(timeout)
+
+    @property
+    def _staffed(self) -> bool:
+        return self._worker is not None and self._worker.is_alive()
 
     @property
     def _oldest(self) -> float:
@@ -140,11 +145,13 @@ class Delivery:
 
     def before_fork(self) -> None:
         """Wait, for a second at most, until no hook is at work: the child would inherit its locks, held for ever."""
-        self._paused = self._handing_over.acquire(timeout=_FORK_SECONDS)
+        if self._handing_over.acquire(timeout=_FORK_SECONDS):
+            self._paused = True
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._paused:
+            self._paused = False
             self._handing_over.release()
 
 
@@ -158,10 +165,14 @@ def name_of(hook: object) -> str:
     return getattr(hook, "__qualname__", type(hook).__qualname__)
 
 
+def _alive() -> list[Delivery]:
+    return [delivery for known in list(_deliveries.values()) if (delivery := known()) is not None]
+
+
 def flush(timeout: float | None = None) -> bool:
     """Wait until the events of all guards are delivered; False when that takes longer than `timeout` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    done = [delivery.flush(None if deadline is None else max(0.0, deadline - time.monotonic())) for delivery in list(_deliveries)]
+    done = [delivery.flush(None if deadline is None else max(0.0, deadline - time.monotonic())) for delivery in _alive()]
     return all(done)
 
 
@@ -175,18 +186,18 @@ def _flush_at_exit() -> None:
 
 
 def _before_fork() -> None:
-    for delivery in list(_deliveries):
+    for delivery in _alive():
         delivery.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for delivery in list(_deliveries):
+    for delivery in _alive():
         delivery.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     _flush_at_exit.cache_clear()
-    for delivery in list(_deliveries):
+    for delivery in _alive():
         delivery.begin_anew()
 
 

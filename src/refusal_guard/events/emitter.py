@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Protocol
 
@@ -56,24 +57,26 @@ class Outlet(Protocol):
         """Take a parcel."""
 
 
-@dataclass(frozen=True, slots=True)
 class Texts:
-    """Puts prompt and response into an event: redacted, then cut to TEXT_LIMIT characters; left out when the redaction fails."""
+    """Puts prompt and response into events: redacted, then cut to TEXT_LIMIT characters; left out, and counted, when `redact` fails."""
 
-    conversation: Conversation
-    redact: Callable[[str], str] | None
+    def __init__(self, redact: Callable[[str], str] | None) -> None:
+        self._redact = redact
+        self.failures = 0
 
-    def __call__(self, event: ScanEvent) -> ScanEvent:
+    def added(self, conversation: Conversation, event: ScanEvent) -> ScanEvent:
         """Return the event with the texts."""
         try:
-            texts = {"prompt": self._shown(self.conversation.prompt), "response": self._shown(self.conversation.response)}
-        except Exception as error:
-            log_failure("the redaction of an event's text", error)
+            texts = {"prompt": self._shown(conversation.prompt), "response": self._shown(conversation.response)}
+        except BaseException as error:  # as with hooks: the thread has to live on
+            self.failures += 1
+            if self.failures == 1:
+                log_failure("the redaction of an event's text", error)
             return event
         return event.model_copy(update=texts)
 
     def _shown(self, text: str) -> str:
-        return encodable((text if self.redact is None else self.redact(text))[:TEXT_LIMIT])
+        return encodable((text if self._redact is None else self._redact(text))[:TEXT_LIMIT])
 
 
 class Emitter:
@@ -94,7 +97,7 @@ class Emitter:
     ) -> None:
         if redact is not None and not (include_text and callable(redact)):
             raise InputError("redact is a function from a text to a text, for events with include_text=True")
-        self._route, self._include_text, self._redact = checked_name(route, "route"), include_text, redact
+        self._route, self._texts = checked_name(route, "route"), Texts(redact) if include_text else None
         self._delivery = Delivery(_checked_hooks(hooks), capacity)
         self.outlet: Outlet = self._delivery
 
@@ -112,6 +115,11 @@ class Emitter:
     def failures(self) -> tuple[int, ...]:
         """How many events each hook raised on."""
         return tuple(self._delivery.failures)
+
+    @property
+    def redaction_failures(self) -> int:
+        """How many events have no text since `redact` raised."""
+        return 0 if self._texts is None else self._texts.failures
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the hooks have the events made so far; False when that takes longer than `timeout` seconds, or when a hook asks."""
@@ -148,7 +156,7 @@ class Emitter:
             return
         told = {"route": self._route} | _tags.get() | {name: value for name, value in about.items() if value is not None}
         event = ScanEvent(time=time.time(), **told_of(verdict, signal), **told)
-        complete = Texts(conversation, self._redact) if self._include_text and conversation is not None else None
+        complete = partial(self._texts.added, conversation) if self._texts is not None and conversation is not None else None
         self.outlet.put(Parcel(event, complete))
 
 
