@@ -94,6 +94,47 @@ def test_a_model_that_declared_is_not_fallen_back_to(signal):
     assert decided(Fallback("a"), attempt(model="a")).action == Regenerate(model="a")
 
 
+def ask():
+    """Somebody to ask."""
+
+
+@pytest.mark.parametrize(
+    ("policy", "places", "stopped"),
+    [
+        (Fallback(ask), (ask,), Stop.UNCHANGED),
+        (Fallback(ask, model="a"), (ask,), Stop.UNCHANGED),
+        (Fallback(ask, model="b"), (ask,), None),
+        (Fallback(ask, model="a"), ("http://here/",), None),
+        (Fallback("a"), ("http://here/",), Stop.UNCHANGED),
+        (Retry(1), (ask,), Stop.UNCHANGED),
+    ],
+)
+def test_the_same_model_is_one_of_the_same_name_at_the_same_place(policy, places, stopped):
+    decision = policy.decide(State((attempt(DECLARED, model="a"),), places=places))
+    assert decision.stopped is stopped
+
+
+@pytest.mark.parametrize(
+    ("places", "models", "latest", "stopped"),
+    [
+        (("here", "here"), ("a", "a"), 1, Stop.UNCHANGED),  # declared, nudged, refused in words: without the nudge it is the first again
+        (("here", "here"), (None, "a"), 1, Stop.UNCHANGED),  # a model that is not known may be the same
+        (("here", "here"), ("a", "b"), 1, None),
+        (("here", "there"), ("a", "a"), 1, None),
+        (("here", "there"), ("a", "b"), 2, Stop.UNCHANGED),  # both by one guarded call, which a retry makes again
+    ],
+)
+def test_a_retry_looks_at_all_attempts(places, models, latest, stopped):
+    attempts = (attempt(DECLARED, model=models[0]), attempt(model=models[1]))
+    assert Retry(3).decide(State(attempts, places=places, latest=latest)).stopped is stopped
+
+
+def test_a_fallback_to_a_name_asks_whom_the_call_asks():
+    attempts, fallback = (attempt(model="a"), attempt(DECLARED, model="b")), Fallback("b")
+    assert fallback.decide(State(attempts, places=("here", "there"))).action == Regenerate(model="b")
+    assert fallback.decide(State(attempts, places=("here", "here"))).stopped is Stop.UNCHANGED
+
+
 def test_one_declared_choice_of_several_counts_as_declared():
     both = Attempt(verdict=verdict(), verdicts=(verdict(), DECLARED))
     assert decided(Retry(1), both).stopped is Stop.UNCHANGED

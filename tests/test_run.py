@@ -225,6 +225,26 @@ def test_a_declared_refusal_is_not_sent_again_and_the_report_says_why():
     assert (len(call.asked), report.stopped) == (1, Stop.UNCHANGED)
 
 
+def test_a_function_that_declared_is_not_fallen_back_to():
+    declines = completion(None, refusal="I can't.")
+    call, other = Script(declines), Script(declines)
+    report = report_of(guarded().run(call, policy=Fallback(call, other).then(Fallback(other))))
+    assert (len(call.asked), len(other.asked), report.stopped) == (1, 1, Stop.UNCHANGED)
+
+
+def test_what_was_declared_is_not_sent_again_after_a_nudge_that_was_answered_in_words():
+    call = Script(completion(None, refusal="I can't."), completion(NO), completion(YES))
+    report = report_of(guarded().run(call, prompt="What is it?", policy=Retry(1, nudge="Please.").then(Retry(1))))
+    assert (len(call.asked), report.stopped) == (2, Stop.UNCHANGED)
+
+
+def test_a_retry_around_a_guarded_call_does_not_repeat_what_was_declared_inside():
+    call = Script(completion(None, refusal="I can't."), completion(NO), completion(YES))
+    inside = lambda: guarded().run(call, policy=Fallback("other"))  # noqa: E731
+    report = report_of(guarded().run(inside, policy=Retry(1)))
+    assert (len(call.asked), report.stopped) == (2, Stop.UNCHANGED)
+
+
 def test_a_declared_refusal_is_quoted_before_a_nudge():
     call = Script(completion(None, refusal="I can't."), completion(YES))
     guarded().run(call, prompt="What is it?", policy=Retry(1, nudge="Please."))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from anthropic import Anthropic, AnthropicBedrock, AnthropicVertex, AsyncAnthropic, AsyncAnthropicBedrock, AsyncAnthropicVertex
 
-from refusal_guard import Fallback, Flag, Guard, InputError, Retry
+from refusal_guard import Flag, Guard, InputError, Retry
 from refusal_guard.clients import Terms, check_settings, guarded_copy
 from refusal_guard.streaming import Hold, Policy, StreamMode
 
@@ -37,14 +37,6 @@ def guard_anthropic(
         raise InputError(f"guard_anthropic takes an Anthropic or AsyncAnthropic client, or one for a cloud, not {type(client).__name__}")
     kind, name = (_AWAITING, "AsyncAnthropic") if isinstance(client, _AWAITING) else (_BLOCKING, "Anthropic")
     check_settings(policy, guard, kind, name)
-    for step in policy.steps:
-        _check_step(step, client)
-    return guarded_copy(client, Terms(guard or Guard(), policy, Hold(stream, hold), ENDPOINTS))
-
-
-def _check_step(step: Any, client: Any) -> None:
-    """Raise InputError for what the API refuses, and for a fallback that could send the very same to the same model."""
-    if isinstance(step, Retry) and (step.temperature or 0.0) > _MAX_TEMPERATURE:
+    if any(isinstance(step, Retry) and (step.temperature or 0.0) > _MAX_TEMPERATURE for step in policy.steps):
         raise InputError(f"Anthropic's temperatures end at {_MAX_TEMPERATURE:g}")
-    if isinstance(step, Fallback) and step.asked is None and step.targets[0].base_url == client.base_url:
-        raise InputError("a fallback to a client of the same address asks the same model: name another, Fallback(client, model=...)")
+    return guarded_copy(client, Terms(guard or Guard(), policy, Hold(stream, hold), ENDPOINTS))

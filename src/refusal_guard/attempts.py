@@ -53,10 +53,10 @@ class Attempt(BaseModel):
     """One call and the verdict on it.
 
     `verdicts` has one for each choice of the response, and `verdict` is the one that counts: of a refused choice when the response counts
-    as refused, otherwise of the first that is not. `model` is the one asked for, or else the one the response names. `signal` is the
-    provider's word, also when it withheld nothing (a flag, a moderation that did not run). `usage` is None where the response tells none.
-    `seconds` is how long the call took. `step` is the position in the policy of what ordered it, -1 for the first call. `raised` names
-    the class of the exception by which the provider refused.
+    as refused, otherwise of the first that is not. `model` is the one asked for, or else the one the response names. `address` is that of
+    the client asked, where it is known. `signal` is the provider's word, also when it withheld nothing (a flag, a moderation that did not
+    run). `usage` is None where the response tells none. `seconds` is how long the call took. `step` is the position in the policy of what
+    ordered it, -1 for the first call. `raised` names the class of the exception by which the provider refused.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +64,7 @@ class Attempt(BaseModel):
     verdict: Verdict
     verdicts: tuple[Verdict, ...]
     model: str | None = None
+    address: str | None = None
     signal: Signal | None = None
     usage: Usage | None = None
     seconds: float = Field(default=0.0, ge=0.0)

@@ -196,15 +196,17 @@ class GuardedCall:
     def run(self) -> Any:
         """Make the call."""
         if self._request.stream:
-            return self._streamed().run(self._asking(self._send, self._opened))
-        response = self._terms.guard.run(self._asking(self._send), policy=self._policy, read=self._endpoint.read, **self._answered)
+            return self._streamed().run(self._asking(self._send, self._client, self._opened))
+        response = self._terms.guard.run(
+            self._asking(self._send, self._client), policy=self._policy, read=self._endpoint.read, **self._answered
+        )
         return self._parsed(response)
 
     async def arun(self) -> Any:
         """Make the call, awaiting."""
         if self._request.stream:
-            return await self._streamed().arun(self._asking(self._send, self._aopened))
-        ask = self._asking(self._send)
+            return await self._streamed().arun(self._asking(self._send, self._client, self._aopened))
+        ask = self._asking(self._send, self._client)
         return self._parsed(await self._terms.guard.arun(ask, policy=self._policy, read=self._endpoint.read, **self._answered))
 
     @property
@@ -215,8 +217,8 @@ class GuardedCall:
         transcript = partial(self._endpoint.transcript, self._body)
         return StreamedCall(self._terms.guard, self._policy, self._terms.hold, transcript, **self._answered)
 
-    def _asking(self, send: Callable[..., Any], opened: Callable[[Any], Any] | None = None) -> Callable[..., Any]:
-        """Return the call that `Guard.run` makes: it takes what a policy changes, and its default tells the model."""
+    def _asking(self, send: Callable[..., Any], client: Any, opened: Callable[[Any], Any] | None = None) -> Callable[..., Any]:
+        """Return the call that `Guard.run` makes: it takes what a policy changes, and tells its model by a default, and its address."""
 
         def ask(*, model: str | None = None, messages: list[Any] | None = None, temperature: float | None = None) -> Any:
             request, self._attempts = self._request, self._attempts + 1
@@ -225,7 +227,9 @@ class GuardedCall:
                 request = request.again(self._changed(model, added, temperature), elsewhere=send is not self._send)
             return request.sent(send) if opened is None else opened(partial(request.sent, send))
 
-        return partial(ask, model=self._body.get("model"))
+        asking: Any = partial(ask, model=self._body.get("model"))
+        asking.address = _address(client)
+        return asking  # type: ignore[no-any-return]
 
     def _changed(self, model: str | None, added: list[Any], temperature: float | None) -> Body:
         given = {"model": model, "temperature": temperature}
@@ -266,7 +270,7 @@ class GuardedCall:
 
     def _elsewhere(self, client: Any) -> Callable[..., Any]:
         awaits = inspect.iscoroutinefunction(type(client).request)
-        return self._asking(client.request, (self._aopened if awaits else self._opened) if self._request.stream else None)
+        return self._asking(client.request, client, (self._aopened if awaits else self._opened) if self._request.stream else None)
 
     def _stand_in(self, text: str, refused: Any) -> Any:
         if not self._request.stream:
@@ -294,6 +298,12 @@ class GuardedCall:
             if hasattr(response, name):
                 setattr(parsed, name, getattr(response, name))
         return carry(parsed, report)
+
+
+def _address(client: Any) -> str:
+    """Return where a client's requests go, without the user and the password that a URL may hold."""
+    url = client.base_url
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 async def _later(events: Iterable[Any]) -> AsyncIterator[Any]:

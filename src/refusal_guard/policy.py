@@ -21,15 +21,36 @@ MAX_TEMPERATURE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a policy decides on: the attempts so far, at least one, and the seconds since the first began."""
+    """What a policy decides on: the attempts so far, at least one, and the seconds since the first began.
+
+    `places` say who was asked each time (see `place_of`). `latest` attempts were made by the latest call: several, where a guarded call
+    inside it asked again.
+    """
 
     attempts: tuple[Attempt, ...]
     elapsed: float = 0.0
+    places: tuple[Any, ...] = ()
+    latest: int = 1
 
     @property
     def last(self) -> Attempt:
         """The attempt to decide about."""
         return self.attempts[-1]
+
+    @property
+    def asked(self) -> list[tuple[Any, Attempt]]:
+        """Who was asked, and what came of it."""
+        return list(zip(self.places or [None] * len(self.attempts), self.attempts, strict=True))
+
+    def declared_by(self, place: Any, *models: str | None) -> bool:
+        """Return whether the provider refused by declaration: one of the models at a place, or, if one is not known, any there."""
+        return any(attempt.declared and at == place and (None in models or attempt.model in models) for at, attempt in self.asked)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the latest call, made again, would send a model what the provider refused by declaration."""
+        known = {None} if any(attempt.declared and attempt.model is None for attempt in self.attempts) else set()
+        return any(self.declared_by(place, attempt.model, *known) for place, attempt in self.asked[-self.latest :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +285,7 @@ class Retry(Step):
         """Ask again, unless the attempts are used up or nothing would change."""
         if sum(attempt.step == index for attempt in state.attempts) >= self.n:
             return Stop.EXHAUSTED
-        if state.last.declared and self.nudge is None:
+        if self.nudge is None and state.repeats:
             return Stop.UNCHANGED
         return Regenerate(nudge=self.nudge, temperature=self.temperature)
 
@@ -274,7 +295,8 @@ class Fallback(Step):
     """Ask others instead, each once, in order: `Fallback("b", "c")` is `Fallback("b").then(Fallback("c"))`.
 
     A target is the name of a model, a callable that takes the place of the call, or, for guarded clients, another client. `model` is the
-    one that a callable or a client is asked for. A name to which the same request was sent, and refused by the provider, is passed over.
+    one that a callable or a client is asked for. A target that was sent the same request, and whose provider refused it, is passed over:
+    the same model at the same address, or of the same callable.
     """
 
     targets: tuple[Any, ...]
@@ -311,9 +333,10 @@ class Fallback(Step):
         if any(attempt.step == index for attempt in state.attempts):
             return Stop.EXHAUSTED
         if isinstance(target, str):
-            unchanged = any(attempt.declared and attempt.model == target for attempt in state.attempts)
+            unchanged = state.declared_by(state.asked[0][0], target)
             return Stop.UNCHANGED if unchanged else Regenerate(model=target)
-        return Regenerate(target=target, model=self.model)
+        unchanged = state.declared_by(place_of(target), self.model or default_model(target))
+        return Stop.UNCHANGED if unchanged else Regenerate(target=target, model=self.model)
 
 
 Answer = Accept | Regenerate | Replace | Reject | Stop
@@ -324,6 +347,21 @@ def check_policy(policy: object) -> Policy:
     if not isinstance(policy, Policy):
         raise InputError("the policy must be one of Flag(), Raise(), Retry(), Fallback(...), Replace(...), or several joined by then()")
     return policy
+
+
+def place_of(call: Any) -> Any:
+    """Return who is asked by a call: the address that an adapter's call tells, or else the call itself."""
+    address = getattr(call, "address", None)
+    return address if isinstance(address, str) else call
+
+
+def default_model(call: Any) -> str | None:
+    """Return the model a call asks for by itself, where its signature tells: a default, or what functools.partial was given."""
+    try:
+        default = inspect.signature(call).parameters["model"].default
+    except (TypeError, ValueError, KeyError):
+        return None
+    return default if isinstance(default, str) else None
 
 
 def _most_telling(reasons: list[Stop]) -> Stop:

@@ -16,7 +16,7 @@ from .attempts import Attempt, Outcome, Report, Stop, carry, report_of
 from .conversation import Conversation
 from .errors import InputError, RefusalDetected
 from .events import Action, Emitter
-from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step, check_policy
+from .policy import Decision, Fallback, Policy, Regenerate, Reject, Replace, State, Step, check_policy, default_model, place_of
 from .responses import Reading, describe, message_of, read_response
 from .signals import Signal, native_signal
 from .verdict import Verdict
@@ -78,8 +78,9 @@ class Exchange:
         self._terms, self._first_call, self._call, self._started = terms, call, call, terms.clock()
         self._before = [message_of(message) for message in terms.messages or ()]
         self._changes: dict[str, Any] = {}
-        self._model: str | None = _default_model(call)
+        self._model: str | None = default_model(call)
         self._attempts: tuple[Attempt, ...] = ()
+        self._places: tuple[Any, ...] = ()
         self._inherited: Report | None = None
         self._told_inside = False
         self._around = _inner.get()
@@ -122,13 +123,14 @@ class Exchange:
     def judge(self, verdicts: Sequence[Verdict]) -> None:
         """Take the verdicts on `conversations()`, and decide how to go on."""
         if self._inherited is None:
-            self._attempts += (self._attempted(self._merged(verdicts)),)
+            latest = [self._attempted(self._merged(verdicts))]
         else:
             *inner, last = self._inherited.attempts
-            foreign = [attempt.model_copy(update={"step": -1}) for attempt in inner]
-            self._attempts += (*foreign, last.model_copy(update={"step": self._step}))
+            latest = [attempt.model_copy(update={"step": -1}) for attempt in inner] + [last.model_copy(update={"step": self._step})]
+        self._attempts += (*latest,)
+        self._places += tuple(attempt.address or place_of(self._call) for attempt in latest)
         elapsed = self._terms.clock() - self._started
-        self._decision = self._terms.policy.decide(State(self._attempts, elapsed))
+        self._decision = self._terms.policy.decide(State(self._attempts, elapsed, self._places, len(latest)))
         if isinstance(self._decision.action, Regenerate):
             self._change(self._decision.action)
 
@@ -250,6 +252,7 @@ class Exchange:
             verdict=counts[0],
             verdicts=verdicts,
             model=self._model or self._reading.model,
+            address=place if isinstance(place := place_of(self._call), str) else None,
             signal=self._reading.signal,
             usage=self._reading.usage,
             seconds=self._seconds,
@@ -261,7 +264,7 @@ class Exchange:
         """Set up the next attempt: a fallback changes who is asked for good, a retry changes what is said once."""
         if action.target is not None or action.model is not None:
             self._call = self._first_call if action.target is None else action.target
-            self._model = action.model or _default_model(self._call)
+            self._model = action.model or default_model(self._call)
             self._changes = {} if action.model is None else {"model": action.model}
         kept = {name: value for name, value in self._changes.items() if name == "model"}
         if action.temperature is not None:
@@ -342,15 +345,6 @@ def _takes(call: Callable[..., Any], name: str) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _default_model(call: Any) -> str | None:
-    """Return the model a call asks for by itself, where its signature tells: a default, or what functools.partial was given."""
-    try:
-        default = inspect.signature(call).parameters["model"].default
-    except (TypeError, ValueError, KeyError):
-        return None
-    return default if isinstance(default, str) else None
 
 
 def _close(awaitable: Any) -> None:

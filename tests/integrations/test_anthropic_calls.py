@@ -115,6 +115,19 @@ def test_what_the_provider_declares_needs_no_detector_and_no_second_try(anthropi
     assert (anthropic_server.models, detector.seen) == (["declares"], [])
 
 
+@pytest.mark.parametrize("change", [{}, {"model": "declares"}])
+def test_a_client_of_the_same_server_is_not_sent_what_the_model_declared(anthropic_run, anthropic_server, change):
+    other = anthropic_run.kind(base_url=anthropic_server.url, api_key="other-key", max_retries=0)
+
+    async def main(client):
+        message = await create(client, "declares")
+        await settle(other.close())
+        return report_of(message)
+
+    report = anthropic_run(main, policy=Fallback(other, **change))
+    assert (anthropic_server.models, report.stopped) == (["declares"], "unchanged")
+
+
 def test_the_prompt_and_the_system_prompt_reach_the_detector(anthropic_run, detector):
     async def main(client):
         await create(client, "answers", system=[{"type": "text", "text": "Be kind."}])

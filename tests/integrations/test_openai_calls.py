@@ -5,7 +5,8 @@ import threading
 import time
 
 import pytest
-from either import MESSAGES, settle
+from either import MESSAGES, events_of, settle
+from loopback_openai import LoopbackOpenAI
 from model_server import TEXTS
 
 from refusal_guard import Fallback, Flag, Guard, InputError, Raise, RefusalDetected, Replace, Retry, When, report_of
@@ -123,6 +124,48 @@ def test_what_the_provider_declares_needs_no_detector_and_no_second_try(openai_r
     report = report_of(response)
     assert (report.attempts[0].verdict.signal, report.stopped, report.outcome) == (kind, "unchanged", "flagged")
     assert (server.models, detector.seen) == ([model], [])
+
+
+@pytest.mark.parametrize("stream", [None, "gate"])
+@pytest.mark.parametrize(("change", "then"), [({}, Raise()), ({"model": "declares"}, Retry(1).then(Fallback("declares")).then(Raise()))])
+def test_a_client_of_the_same_server_is_not_sent_what_the_model_declared(openai_run, server, stream, change, then):
+    other = openai_run.kind(base_url=f"{server.url}/", api_key="other-key", max_retries=0)
+
+    async def main(client):
+        with pytest.raises(RefusalDetected) as refused:
+            await chat(client, "declares", **({"stream": True} if stream else {}))
+        await settle(other.close())
+        return refused.value.report
+
+    report = openai_run(main, stream=stream or "flag", policy=Fallback(other, **change).then(then))
+    assert (server.models, report.stopped) == (["declares"], "unchanged")
+    assert report.attempts[0].address == f"{server.url}/"
+
+
+@pytest.mark.parametrize("stream", [None, "gate"])
+def test_a_client_of_another_server_has_another_model_of_the_same_name(openai_run, server, stream):
+    async def main(client):
+        response = await chat(client, "declares", **({"stream": True} if stream else {}))
+        if stream:
+            await events_of(response)
+        await settle(other.close())
+        return report_of(response)
+
+    with LoopbackOpenAI() as elsewhere:
+        other = openai_run.kind(base_url=elsewhere.url, api_key="other-key", max_retries=0)
+        policy = Fallback(other).then(Retry(1)).then(Fallback("declares", other))
+        report = openai_run(main, policy=policy, stream=stream or "flag")
+    assert (server.models, elsewhere.models, report.stopped) == (["declares"], ["declares"], "unchanged")
+    assert [attempt.address for attempt in report.attempts] == [f"{server.url}/", f"{elsewhere.url}/"]
+
+
+@pytest.mark.parametrize("policy", [Retry(1), Fallback("declares"), Retry(1).then(Fallback("declares"))])
+def test_a_guard_around_a_guarded_client_does_not_repeat_what_was_declared_inside(openai_run, server, policy):
+    async def main(client):
+        return report_of(await chat(guard_openai(client, policy=policy), "declares"))
+
+    report = openai_run(main, policy=Fallback("refuses"))
+    assert (server.models, report.stopped) == (["declares", "refuses"], "unchanged")
 
 
 @every_endpoint
