@@ -75,8 +75,8 @@ def guarded_client(session: nox.Session, sdk: str, *packages: str) -> None:
 
 @nox.session
 def litellm_proxy(session: nox.Session) -> None:
-    """Guarded clients against a real LiteLLM proxy, offline: its models have their answers in its configuration."""
-    session.install("-q", ".[anthropic,openai]", "litellm[proxy]", *TESTS)
+    """Guarded clients and the served guardrail with a real LiteLLM proxy, offline: its models have their answers in its configuration."""
+    session.install("-q", ".[anthropic,openai,serve]", "litellm[proxy]", *TESTS)
     session.run("pytest", "-q", "tests/proxy", *session.posargs)
 
 

@@ -1,4 +1,4 @@
-"""A real LiteLLM proxy in a process of its own."""
+"""Real LiteLLM proxies, and what they ask, in processes of their own."""
 
 import importlib.util
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,19 +21,34 @@ PATIENCE = 180.0  # it takes a quarter of a minute to start, and more on a busy 
 @pytest.fixture(scope="session")
 def proxy(tmp_path_factory):
     """The address and the key of a proxy that is up."""
+    with running_proxy(CONFIG, tmp_path_factory.mktemp("proxy")) as running:
+        yield running
+
+
+@contextmanager
+def running_proxy(config, folder, **environment):
+    """Run a proxy with a configuration; yields its address and its key."""
     if importlib.util.find_spec("litellm") is None:
         pytest.skip("needs litellm[proxy]: nox -s litellm_proxy")
+    key = f"sk-{secrets.token_hex(24)}"
+    settings = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key, **environment}
+    command = [Path(sys.executable).with_name("litellm"), "--config", config, "--telemetry", "False"]
+    with running(command, "/health/liveliness", folder / "log", **settings) as url:
+        yield url, key
+
+
+@contextmanager
+def running(command, path, log, **environment):
+    """Run a server on a free port until it answers at a path; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    key, log = f"sk-{secrets.token_hex(24)}", tmp_path_factory.mktemp("proxy") / "log"
-    command = [str(Path(sys.executable).with_name("litellm")), "--config", str(CONFIG), "--host", "127.0.0.1", "--port", str(port)]
-    settings = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key}
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, "--telemetry", "False"], env=settings, stdout=output, stderr=output)
+        command = [*map(str, command), "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health/liveliness", process, log)
-        yield f"http://127.0.0.1:{port}", key
+        _wait_for(f"http://127.0.0.1:{port}{path}", process, log)
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)
@@ -47,4 +63,4 @@ def _wait_for(url, process, log):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.2)
-    pytest.fail(f"the proxy did not start: {log.read_text()[-2000:]}")
+    pytest.fail(f"it did not start: {log.read_text()[-2000:]}")

@@ -56,6 +56,8 @@ def test_a_wrong_token_is_turned_away_everywhere(locked, method, path, authoriza
 def test_the_right_token_is_let_in_and_health_needs_none(locked):
     for scheme in ("Bearer", "bearer"):
         assert locked.post("/v1/scan", json={"response": ANSWER}, headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
+    assert locked.get("/metrics", headers={"X-API-Key": TOKEN}).status_code == 200
+    assert locked.get("/metrics", headers={"X-API-Key": f"{TOKEN}x"}).status_code == 401
     assert locked.get("/healthz").status_code == locked.get("/readyz").status_code == 200
 
 

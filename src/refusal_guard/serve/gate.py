@@ -44,7 +44,7 @@ class Gate:
             await unexpected(error)(scope, receive, send)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
-        if self._token and scope["path"] not in _OPEN_PATHS and not self._is_token(headers.get("authorization", "")):
+        if self._token and scope["path"] not in _OPEN_PATHS and not self._is_token(_token_in(headers)):
             raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         size = int(headers.get("content-length", "0"))
         if size > self._limits.max_body:
@@ -53,10 +53,9 @@ class Gate:
         if (size or "transfer-encoding" in headers) and kind != "application/json":
             raise HTTPException(415, "the body must be JSON: send Content-Type: application/json")
 
-    def _is_token(self, authorization: str) -> bool:
+    def _is_token(self, token: str) -> bool:
         """Compare in a time that does not tell how much of a token is right."""
-        scheme, _, token = authorization.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token or b"")
+        return hmac.compare_digest(token.encode(), self._token or b"")
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"a body may hold {self._limits.max_body:,} bytes")
@@ -81,6 +80,12 @@ class Gate:
                 raise self._too_large()
             more = message.get("more_body", False)
         return bytes(body)
+
+
+def _token_in(headers: Headers) -> str:
+    """Return the bearer token, or what stands in X-API-Key, where LiteLLM puts it."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
