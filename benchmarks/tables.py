@@ -122,10 +122,30 @@ def encoders() -> str:
     return table(["", *(f"{name}-sized" for name in results)], rows)
 
 
+def serve() -> str:
+    """One line per level of load, and the memory over all of them."""
+    path = RESULTS / "serve.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/serve.py`."
+    results = read(path)
+    rows = [
+        [
+            name,
+            f"{level['requests_per_second']:,.0f}",
+            *(f"{level['milliseconds'][k]:.1f} ms" for k in ("p50", "p99")),
+            f"{level['errors']:,}",
+        ]
+        for name, level in results["levels"].items()
+    ]
+    memory = f"{results['megabytes'][0]:.0f} MB of memory before, {results['megabytes'][-1]:.0f} MB after."
+    return table(["connections", "requests/s", "p50", "p99", "errors"], rows) + f"\n\n{memory}"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
     "encoders": encoders,
+    "serve": serve,
     "alternatives": alternatives,
     "facts": facts,
 }
