@@ -118,7 +118,8 @@ def failing(capsys, *arguments):
         (["--timeout", "0"], "timeout must be above 0"),
         (["--max-body", "many"], "--max-body"),
         (["--token-file", "/no/such/file"], "No such file"),
-        (["--token-file", os.devnull], "empty"),
+        (["--token-file", os.devnull], "not empty"),
+        (["--token-file", sys.executable], "no text"),
     ],
 )
 def test_usage_and_input_errors_exit_with_two_and_say_why(arguments, says, capsys):
@@ -128,6 +129,37 @@ def test_usage_and_input_errors_exit_with_two_and_say_why(arguments, says, capsy
 def test_a_port_that_is_taken_is_said_so(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "in use" in failing(capsys, "--port", taken.getsockname()[1])
+
+
+def test_an_empty_variable_is_no_open_door(capsys, monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert "not empty" in failing(capsys)
+
+
+def test_a_hanging_detector_does_not_keep_the_process_from_ending():
+    code = """
+import signal, socket, sys, threading
+from refusal_guard import Guard
+from refusal_guard.serve.app import create_app, server_of
+from refusal_guard.serve.limits import Limits
+
+class Hanging:
+    name = "hanging"
+    def detect(self, conversations):
+        server.handle_exit(signal.SIGTERM, None)
+        threading.Event().wait()
+
+limits = Limits(timeout=0.2)
+server = server_of(create_app(Guard(Hanging()), limits=limits), limits)
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+signal.signal(signal.SIGTERM, server.handle_exit)
+server.run([listening])
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}/v1/scan"
+        assert httpx.post(url, json={"response": "r"}, timeout=30).status_code == 504
+        assert process.wait(30) == 0
 
 
 def test_without_the_extra_the_command_names_it():

@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import ANSWER, CANARY, JSON, Scripted, Served, until
 
+from refusal_guard import Guard, InputError
+from refusal_guard.serve.app import create_app
+
 TOKEN = "s3cret-t0ken"
 ROUTES = ["/v1/scan", "/scan/output", "/analyze/output", "/beta/litellm_basic_guardrail_api"]
 MEGABYTE = 1024**2
@@ -65,6 +68,12 @@ def test_the_right_token_is_let_in_and_health_needs_none(locked):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", None])
 def test_a_body_of_another_kind_is_not_read(served, path, kind):
     assert problem(served.client.post(path, content=b'{"response": "x"}', headers={} if kind is None else {"Content-Type": kind})) == 415
+
+
+@pytest.mark.parametrize("token", ["", " ", "two\nlines", "tökën", " padded "])
+def test_a_token_that_no_client_can_send_is_an_input_error(token):
+    with pytest.raises(InputError, match="token"):
+        create_app(Guard(Scripted()), token=token)
 
 
 def test_the_charset_of_json_does_not_matter(served):
@@ -155,8 +164,8 @@ def test_what_is_no_http_is_answered_and_hung_up(served, request_line):
 
 
 def test_more_connections_than_are_allowed_are_refused_and_then_let_in_again():
-    with Served(Scripted(), max_connections=4) as served:
-        silent = [socket.create_connection(served.address) for _ in range(8)]
+    with Served(Scripted(), max_connections=1) as served:
+        silent = [socket.create_connection(served.address) for _ in range(2)]
         assert served.scan(ANSWER).status_code == 503
         for connection in silent:
             connection.close()

@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ..errors import MissingExtraError
+from ..errors import InputError, MissingExtraError
 from ..guard import Guard
 from .limits import Limits
 
@@ -39,8 +39,11 @@ def create_app(
 
     With a `token`, every route but /healthz and /readyz needs it as a bearer token. `/metrics` shows a `registry` of prometheus_client with
     the service's own figures added: with that of the guard's `PrometheusHook`, the guard's too. A detector that fails is answered with
-    503, whatever the guard's `on_error`: what then happens to the response is the client's choice.
+    503, whatever the guard's `on_error`: what then happens to the response is the client's choice. Raises InputError for a token that is
+    empty or can't stand in a header.
     """
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise InputError("a token is made of ASCII letters, digits and signs, and is not empty")
     batcher = Batcher(guard, limits)
 
     @asynccontextmanager
@@ -68,7 +71,7 @@ def server_of(app: fastapi.FastAPI, limits: Limits) -> uvicorn.Server:
         app,
         access_log=False,
         server_header=False,
-        limit_concurrency=limits.max_connections,
+        limit_concurrency=limits.max_connections + 1,  # it refuses at this number, and counts the connection that asks
         timeout_graceful_shutdown=longest,
     )
     return uvicorn.Server(config)

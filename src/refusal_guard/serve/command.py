@@ -89,13 +89,12 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _token(file: Path | None) -> str | None:
-    """Return the token of the file or of the environment; None where there is neither."""
+    """Return the token of the file or of the environment; None where there is neither. An empty one is no open door: the app refuses it."""
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+        return os.environ.get(TOKEN_VARIABLE)
     try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the token file can't be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
-    if not token:
-        raise InputError("the token file is empty")
-    return token
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"the token file can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError("the token file is no text") from None

@@ -25,7 +25,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, token: str | None, limits: Limits) -> None:
         self._app = app
-        self._token = token.encode() if token else None
+        self._token = token and token.encode()
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
