@@ -1,8 +1,11 @@
 """Environments of their own: the built wheel, and hosts whose pins clash with each other."""
 
+import os
+import shutil
+
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy", "serve"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy", "serve", "prometheus"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
@@ -85,3 +88,16 @@ def serve(session: nox.Session) -> None:
     """The HTTP service with nothing but its own extra, and its OpenAPI document by schemathesis."""
     session.install("-q", ".[serve]", *TESTS, "httpx>=0.27", "schemathesis>=4.5")
     session.run("pytest", "-q", SERVE, *session.posargs)
+
+
+@nox.session
+def prometheus(session: nox.Session) -> None:
+    """The rules of deploy/ with the real promtool, and a real Prometheus that scrapes an app until its alert fires."""
+    if shutil.which("promtool") is None:
+        if os.geteuid() or shutil.which("apt-get") is None:
+            session.skip("promtool is missing: install the package prometheus")
+        session.run("apt-get", "update", "-q", external=True)
+        session.run("apt-get", "install", "-qy", "--no-install-recommends", "prometheus", external=True)
+    session.install("-q", ".[prometheus]", *TESTS)
+    session.run("pytest", "-q", "tests/test_deploy.py", *session.posargs)
+    session.run("python", "benchmarks/prometheus.py")

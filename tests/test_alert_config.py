@@ -1,10 +1,13 @@
 """Alerts from TOML and YAML files, and errors that name the key at fault."""
 
+import re
+from pathlib import Path
+
 import pytest
 from alert_cases import Clock, event
 
 from refusal_guard import InputError
-from refusal_guard.alerts import Rule, read_alerts
+from refusal_guard.alerts import DEFAULT_RULES, Rule, read_alerts
 
 TOML = """
 max_per_hour = 5
@@ -70,6 +73,15 @@ def test_a_file_says_what_code_says(text, name, written, monkeypatch, caplog):
         alerts(event(refused=True))
     alerts.close(0.5)
     assert "Refusals: model small" in caplog.text
+
+
+def test_the_file_in_the_readme_is_one(written, monkeypatch):
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "http://127.0.0.1:9/")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    [shown] = re.findall(r"```toml\n(\[*.*?)```", readme, re.DOTALL)
+    alerts = read_alerts(written(shown))
+    assert alerts.rules == (DEFAULT_RULES[0],)
+    assert alerts.limits.max_per_hour == 20
 
 
 def test_an_empty_file_is_the_default(written):

@@ -50,7 +50,8 @@ ALLOWED = {
     "testing": {"conversation", "events", "verdict"},
     "serve": {"conversation", "detectors", "errors", "events", "guard", "scanner", "text", "verdict"},
     "model_commands": {"detectors", "errors"},
-    "cli": {"bulk", "conversation", "errors", "events", "files", "guard", "model_commands", "report", "serve", "verdict"},
+    "alert_demo": {"alerts", "conversation", "errors", "events", "files", "guard", "verdict"},
+    "cli": {"alert_demo", "bulk", "conversation", "errors", "events", "files", "guard", "model_commands", "report", "serve", "verdict"},
     "__init__": {"attempts", "condition", "conversation", "errors", "events", "guard", "policy", "scanner", "verdict"},
 }
 HEAVY = (

@@ -17,7 +17,7 @@ from rich.text import Text
 
 import refusal_guard
 
-from . import model_commands
+from . import alert_demo, model_commands
 from .bulk import Group, Scan, Scanned, Tally, result_object
 from .conversation import Conversation, Fields
 from .errors import InputError, RefusalGuardError
@@ -211,6 +211,7 @@ def _parser() -> ArgumentParser:
 
     serve_command.add_to(commands, common, _guard)
     model_commands.add_to(commands)
+    alert_demo.add_to(commands)
     return parser
 
 

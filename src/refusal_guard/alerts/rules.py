@@ -106,7 +106,7 @@ class Rule(BaseModel):
             case "flagged_prompts":
                 return event.signal == "flagged" and event.stage == "input"
             case "not_run":
-                return event.error is not None or event.signal == "not_run"
+                return event.not_run
 
     def key(self, event: ScanEvent) -> tuple[str, ...]:
         """Return the values of the labels in `by`."""
