@@ -1,6 +1,7 @@
 """Rules at work: when an alert is raised, under which label, once, and when it is over."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from alert_cases import Room, event
 from pydantic import ValidationError
 
 from refusal_guard import Guard, InputError
-from refusal_guard.alerts import DEFAULT_RULES, Alert, Alerts, Limits, Rule
+from refusal_guard.alerts import DEFAULT_RULES, Alert, Alerts, Limits, Rule, Webhook, log_alert
 from refusal_guard.events import flush
 from refusal_guard.testing import FixedDetector
 
@@ -178,6 +179,27 @@ def test_a_service_with_few_calls_is_watched_over_a_longer_time():
     assert room.notices[0].seconds == pytest.approx(80 * 30, abs=60)
 
 
+def test_a_count_is_that_of_the_window_whatever_a_rate_reaches_back_for():
+    for rate in (None, 0.99):
+        room = Room(Rule(name="many", kind="refusals", rate=rate, count=5, by=()))
+        room.send(*[event(refused=True)] * 4, *[event()] * 3)
+        room.clock.now += 400
+        room.send(*[event(refused=True)] * 4)
+        assert room.told() == []
+        room.send(event(refused=True))
+        assert room.told() == [("raised", "many")]
+
+
+def test_alerts_can_be_pickled_with_the_guard_they_watch():
+    alerts = Alerts([QUICK], [Webhook("http://127.0.0.1:9/"), log_alert], limits=Limits(max_keys=3))
+    copied = pickle.loads(pickle.dumps(alerts))
+    assert (copied.rules, copied.limits) == (alerts.rules, alerts.limits)
+    guard = pickle.loads(pickle.dumps(Guard(FixedDetector(0.1), hooks=[alerts])))
+    guard.scan_many([("p", "r")] * 4)
+    assert guard.events.flush(10)
+    assert guard.events.failures == (0,)
+
+
 def test_an_alert_is_over_when_nothing_more_comes():
     room = Room(REFUSALS, Rule(name="down", kind="not_run", consecutive=3, by=()))
     room.send(*[event(refused=True)] * 80, *[event(label="unknown", error="detector failed")] * 3)
@@ -266,6 +288,8 @@ def test_alerts_are_a_hook_of_a_guard_and_hold_no_text():
         ({"rate": 0.2, "window": -5.0}, "window"),
         ({"rate": 0.2, "window": float("inf")}, "window"),
         ({"rate": 0.2, "window": 300.0, "max_window": 60.0}, "max_window"),
+        ({"rate": 0.2, "window": 10.0, "max_window": 3_600.0}, "max_window"),
+        ({"rate": 0.2, "window": 1e-300}, "window"),
         ({"rate": 0.2, "min_samples": 0}, "min_samples"),
         ({"rate": 0.2, "cooldown": -1.0}, "cooldown"),
         ({"rate": 0.2, "resolve": 0.0}, "resolve"),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import InputError, MissingExtraError, problems
 from .monitor import Alerts, Limits
 from .notifiers import AppriseNotifier, Format, Notifier, Webhook, log_alert
-from .rules import DEFAULT_RULES, Rule, Seconds
+from .rules import DEFAULT_RULES, Rule
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class WebhookSettings(_Addressed):
     type: Literal["webhook"]
     format: Format = "json"
     headers: Mapping[str, str] = Field(default={}, repr=False)
-    timeout: Seconds = 10.0
+    timeout: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 10.0
 
     def notifier(self) -> Notifier:
         """Return the notifier."""

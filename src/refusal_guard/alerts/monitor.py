@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from threading import Event, Lock, Thread
-from typing import Annotated
+from typing import Annotated, Any
 from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,6 +83,10 @@ class Alerts:
         self.begin_anew()
         _all.add(self)
         _close_at_exit()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the settings: what was seen stays in its process."""
+        return partial(type(self), limits=self.limits, clock=self._clock), (self.rules, self.notifiers)
 
     def begin_anew(self) -> None:
         """Forget every event, open alert and waiting notice; a forked process begins so, as they are its parent's."""

@@ -8,6 +8,7 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import inf
 from typing import IO, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -50,14 +51,13 @@ class Webhook:
             raise InputError("the timeout of a webhook must be a number of seconds above 0")
         self._url, self._format, self._timeout = url, format, timeout
         self._headers = {"Content-Type": "application/json", "User-Agent": "refusal-guard"} | dict(headers or {})
-        self._opener = urllib.request.build_opener(_NoRedirect)
 
     def __call__(self, alert: Alert) -> None:
         """Post one alert."""
         body = slack_message(alert) if self._format == "slack" else json_message(alert)
         request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers, method="POST")
         try:
-            with self._opener.open(request, timeout=self._timeout):
+            with _opener().open(request, timeout=self._timeout):
                 pass
         except urllib.error.HTTPError as error:
             raise NotifierError(f"the webhook answered {error.code}") from None
@@ -98,6 +98,11 @@ def slack_message(alert: Alert) -> dict[str, str]:
     mark = ":rotating_light:" if alert.state == "raised" else ":white_check_mark:"
     text = f"*{alert.title}*\n{alert.text}"
     return {"text": f"{mark} {''.join(_SLACK_ESCAPES.get(character, character) for character in text)}"}
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_NoRedirect)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

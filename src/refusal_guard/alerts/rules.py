@@ -16,17 +16,23 @@ from .window import Count, Window
 Kind = Literal["refusals", "blocked_prompts", "flagged_prompts", "not_run"]
 KeyLabel = Literal["model", "route", "provider", "category"]
 Trigger = Literal["rate", "count", "consecutive"]
-Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 OTHER, UNKNOWN = "other", "unknown"
 _LONGEST_LABEL = 200
+_MOST_WINDOWS = 100  # that a window may reach back, which bounds the slots it keeps
 _OF_SIGNALS = frozenset({"provider", "category"})
 
 
 class Seen(NamedTuple):
-    """What a rule has seen of one key: the window, the time before it, and how many hits the latest samples are in a row."""
+    """What a rule has seen of one key.
+
+    `recent` is the window, as far back as a rate needs it, `hits` those of the window proper, `baseline` the time before it, and `run` how
+    many of the latest samples in a row are hits.
+    """
 
     recent: Count
+    hits: int
     baseline: Count
     run: int
 
@@ -48,7 +54,7 @@ class Rule(BaseModel):
         only: Values of labels to which the rule keeps; events with others are no samples.
         window: Seconds that count.
         min_samples: Fewest samples of which a rate is taken, so that three refusals after a restart alarm nobody.
-        max_window: Where the window holds fewer than `min_samples`, it reaches back for them, at most this many seconds.
+        max_window: For a rate, where the window holds fewer than `min_samples`, it reaches back for them, at most this many seconds.
         rate: Share of hits from which to alert.
         times_baseline: Alert by `rate` only where the rate is also this many times that of the `baseline` seconds before the window, of
             which as many samples are needed.
@@ -82,8 +88,8 @@ class Rule(BaseModel):
             raise ValueError("it can never fire: set rate, count or consecutive")
         if self.rate is None and self.times_baseline is not None:
             raise ValueError("times_baseline needs a rate too: of a baseline of 0 any hit is a multiple")
-        if self.max_window < self.window:
-            raise ValueError("max_window must be at least as long as window")
+        if not self.window <= self.max_window <= _MOST_WINDOWS * self.window or self.baseline > _MOST_WINDOWS * self.window:
+            raise ValueError(f"max_window must be between window and {_MOST_WINDOWS} times window, and baseline at most so long")
         if len(set(self.by)) < len(self.by):
             raise ValueError("by names a label twice")
         if _OF_SIGNALS & {*self.by, *self.only} and (self.rate is not None or self.consecutive is not None):
@@ -115,13 +121,18 @@ class Rule(BaseModel):
     def new_window(self) -> Window:
         """Return an empty window for one key."""
         baseline = 0.0 if self.times_baseline is None else self.baseline
-        return Window(self.window, least=self.min_samples, longest=self.max_window, baseline=baseline)
+        return Window(self.window, longest=self.window if self.rate is None else self.max_window, baseline=baseline)
+
+    def seen(self, window: Window, run: int, now: float) -> Seen:
+        """Return what its triggers look at."""
+        recent = window.recent(now, 0 if self.rate is None else self.min_samples)
+        return Seen(recent, window.recent(now).hits, window.before(recent, now), run)
 
     def trigger(self, seen: Seen) -> Trigger | None:
         """Return which trigger holds."""
         if self.consecutive is not None and seen.run >= self.consecutive:
             return "consecutive"
-        if self.count is not None and seen.recent.hits >= self.count:
+        if self.count is not None and seen.hits >= self.count:
             return "count"
         enough = seen.recent.samples >= self.min_samples
         return "rate" if enough and seen.recent.rate >= self.rate_threshold(seen.baseline) else None
@@ -132,7 +143,7 @@ class Rule(BaseModel):
             return True
         if self.consecutive is not None and seen.run:
             return False
-        if self.count is not None and seen.recent.hits >= self.resolve * self.count:
+        if self.count is not None and seen.hits >= self.resolve * self.count:
             return False
         return seen.recent.rate < self.resolve * rate_threshold
 

@@ -100,11 +100,11 @@ class Watch:
             yield from self._resolve(track, now)
 
     def _raise(self, track: _Track, now: Moment) -> Iterator[Alert]:
-        seen = self._seen(track, now.seconds)
+        seen = self.rule.seen(track.window, track.run, now.seconds)
         trigger = self.rule.trigger(seen)
         if trigger is None:
-            track.held_back = False
-        elif self._cooling(track, now.seconds) or not self._budget.spend(now.seconds):
+            return
+        if self._cooling(track, now.seconds) or not self._budget.spend(now.seconds):
             self._hold_back(track)
         else:
             track.rate_threshold = self.rule.rate_threshold(seen.baseline)
@@ -114,7 +114,7 @@ class Watch:
     def _resolve(self, track: _Track, now: Moment) -> Iterator[Alert]:
         if track.open is None:
             return
-        seen = self._seen(track, now.seconds)
+        seen = self.rule.seen(track.window, track.run, now.seconds)
         if self.rule.over(seen, track.rate_threshold):
             yield track.open.model_copy(update=self._facts(track, seen, now) | {"state": "resolved"})
             track.open = None
@@ -160,10 +160,6 @@ class Watch:
             "causes": dict(causes.most_common(_MOST_CAUSES)),
             "conversations": tuple(ids)[:_MOST_CONVERSATIONS],
         }
-
-    def _seen(self, track: _Track, now: float) -> Seen:
-        recent = track.window.recent(now)
-        return Seen(recent, track.window.before(recent, now), track.run)
 
     def _track(self, event: ScanEvent, now: float) -> _Track:
         """Return the track of an event's key, a new one while there is room, or else that of all others."""

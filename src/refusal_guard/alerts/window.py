@@ -26,13 +26,13 @@ class Count(NamedTuple):
 class Window:
     """Counts of samples and hits in slots of time, so that memory does not grow with traffic.
 
-    A window covers the slot under way and those before it, in all `SLOTS`: between 29 and 30 thirtieths of `seconds`. Where it holds fewer
-    than `least` samples it reaches back for them, slot by slot, at most over `longest` seconds. Older samples are kept for a baseline over
-    `baseline` seconds. Times must not go back (see `Elapsed`).
+    A window covers the slot under way and those before it, in all `SLOTS`: between 29 and 30 thirtieths of `seconds`. Older samples are
+    kept so that it can reach back over `longest` seconds, and for a baseline over `baseline` seconds before that. Times must not go back
+    (see `Elapsed`).
     """
 
-    def __init__(self, seconds: float, *, least: int = 1, longest: float | None = None, baseline: float = 0.0) -> None:
-        self._width, self._least = seconds / SLOTS, least
+    def __init__(self, seconds: float, *, longest: float | None = None, baseline: float = 0.0) -> None:
+        self._width = seconds / SLOTS
         self._longest = max(SLOTS, math.ceil((longest or seconds) / self._width - 1e-9))
         self._baseline = math.ceil(baseline / self._width - 1e-9)
         self._slots: deque[list[int]] = deque()  # [number, samples, hits], oldest first
@@ -46,12 +46,12 @@ class Window:
         self._slots[-1][1] += 1
         self._slots[-1][2] += hit
 
-    def recent(self, now: float) -> Count:
-        """Return what the window holds."""
+    def recent(self, now: float, least: int = 0) -> Count:
+        """Return what the window holds; where that is fewer than `least` samples it reaches back for them, slot by slot."""
         current, counted = self._number(now), Count(0, 0, SLOTS * self._width)
         for number, samples, hits in reversed(self._slots):
             reach = max(SLOTS, current - number + 1)
-            if reach > SLOTS and (counted.samples >= self._least or reach > self._longest):
+            if reach > SLOTS and (counted.samples >= least or reach > self._longest):
                 break
             counted = Count(counted.samples + samples, counted.hits + hits, reach * self._width)
         return counted
