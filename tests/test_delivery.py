@@ -252,19 +252,20 @@ def test_a_forked_process_tells_its_own_events_and_not_its_parents(gate):
 
 
 IN_CHILDREN = """
-import multiprocessing, threading
+import multiprocessing, threading, time
 from refusal_guard import Guard
 from refusal_guard.testing import FixedDetector
 lock, told = threading.Lock(), multiprocessing.get_context("fork").Value("i", 0)
 def hook(event):
     with lock:  # a child that is born in here would wait for ever
+        time.sleep(0.001)
         with told.get_lock():
             told.value += 1
 guard = Guard(FixedDetector(0.9), hooks=[hook])
 def scan(times):
     for _ in range(times):
         guard.scan("", "No.")
-threads = [threading.Thread(target=scan, args=(200,)) for _ in range(4)]
+threads = [threading.Thread(target=scan, args=(100,)) for _ in range(4)]
 for thread in threads:
     thread.start()
 children = [multiprocessing.get_context("fork").Process(target=scan, args=(10,)) for _ in range(20)]
@@ -279,4 +280,4 @@ print([child.exitcode for child in children].count(0), told.value)
 
 @forking
 def test_children_forked_while_hooks_are_at_work_tell_everything():
-    assert run_python(IN_CHILDREN).split() == ["20", str(4 * 200 + 20 * 10)]
+    assert run_python(IN_CHILDREN).split() == ["20", str(4 * 100 + 20 * 10)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import cache
-from threading import Condition, Lock, Thread, current_thread
+from threading import Condition, Thread, current_thread
 from typing import Any
 from weakref import ref
 
@@ -55,7 +55,7 @@ class Delivery:
         """Forget what waits and was counted."""
         self.dropped, self.failures = 0, [0] * len(self.hooks)
         self._changed = Condition()  # reentrant, as the garbage collector may run code that scans at any point
-        self._handing_over, self._paused = Lock(), False
+        self._forks = 0
         self._waiting: deque[tuple[int, Parcel]] = deque()
         self._accepted = 0
         self._under_way: int | None = None
@@ -119,15 +119,14 @@ class Delivery:
 
     def _work(self) -> None:
         while (parcel := self._next()) is not None:
-            with self._handing_over:
-                parcel.context.run(self._hand_over, parcel)
+            parcel.context.run(self._hand_over, parcel)
 
     def _next(self) -> Parcel | None:
         """Return the next parcel; None when there has been none for a while, and then the worker is off duty."""
         with self._changed:
             self._under_way = None
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._waiting, self._idle_seconds):
+            if not self._changed.wait_for(lambda: self._waiting and not self._forks, self._idle_seconds):
                 self._worker = None
                 return None
             self._under_way, parcel = self._waiting.popleft()
@@ -145,14 +144,18 @@ class Delivery:
 
     def before_fork(self) -> None:
         """Wait, for a second at most, until no hook is at work: the child would inherit its locks, held for ever."""
-        if self._handing_over.acquire(timeout=_FORK_SECONDS):
-            self._paused = True
+        with self._changed:
+            self._forks += 1
+            if current_thread() is not self._worker:
+                self._changed.wait_for(lambda: self._under_way is None, _FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        if self._paused:
-            self._paused = False
-            self._handing_over.release()
+        with self._changed:
+            self._forks -= 1
+            if self._waiting and not self._staffed:
+                self._start()
+            self._changed.notify_all()
 
 
 def log_failure(what: str, error: BaseException) -> None:
