@@ -98,6 +98,7 @@ def test_flush_waits_for_an_event_under_way_even_if_later_ones_were_dropped(gate
     emitter = Emitter([gate], capacity=1)
     told(emitter, 1)
     assert gate.entered.wait(PATIENCE)
+    assert not emitter.flush(0.01)
     told(emitter, 3, first=1)
     assert not emitter.flush(0.01)
     gate.open.set()
