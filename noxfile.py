@@ -5,7 +5,7 @@ import shutil
 
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "litellm_proxy", "serve", "prometheus"]
+nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "langchain", "litellm_proxy", "serve", "prometheus"]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
@@ -14,6 +14,9 @@ SERVE = "tests/serve"
 INTEGRATIONS = "tests/integrations"
 OPENAI = {"1": "openai==1.109.1", "2": "openai==2.54.0", "3": "openai>=3,<4"}  # 1 and 2 are on httpx, 3 is on httpx2
 ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic>=2.14,<3"}  # 0 is on httpx, 1 and 2 are on httpx2
+
+# 1.4 is what there was before LangChain had a word for refusals (langchain-core 1.7.5).
+LANGCHAIN = {"1.4": ["langchain==1.4.7", "langchain-core==1.7.2"], "1.5": ["langchain>=1.5,<2"]}
 
 
 @nox.session
@@ -74,6 +77,14 @@ def guarded_client(session: nox.Session, sdk: str, *packages: str) -> None:
     types, python = f"{INTEGRATIONS}/{sdk}_types.py", f"{session.virtualenv.bin}/python"
     session.run("mypy", "--strict", "--python-executable", python, types)
     session.run("pyright", "--pythonpath", python, types)
+
+
+@nox.session
+@nox.parametrize("release", [nox.param(release, id=name) for name, release in LANGCHAIN.items()])
+def langchain(session: nox.Session, release: list[str]) -> None:
+    """The callbacks, the parser, the guarded model and the middleware with both generations of LangChain."""
+    session.install("-q", *release, ".", *TESTS, "langchain-classic>=1", "langchain-openai>=1")
+    session.run("pytest", "-q", INTEGRATIONS, "-k", "test_langchain", *session.posargs)
 
 
 @nox.session

@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "refusal_guard"
 INTEGRATIONS = ROOT / "integrations"
 ADAPTERS = sorted(INTEGRATIONS.rglob("*.py"))
-# What adapters may name: the public names, and what two modules offer to them.
+# What adapters may name: the public names, and what three modules offer to them.
 FOR_ADAPTERS = {
     "refusal_guard": refusal_guard.__all__,
     "refusal_guard.clients": clients.__all__,
+    "refusal_guard.events": ["tagged"],
     "refusal_guard.streaming": streaming.__all__,
 }
 MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")}

@@ -21,7 +21,7 @@ from .policy import Fallback, Policy, Replace, Step, check_policy
 from .run import RefusedWhen
 from .streaming import ITERATOR, Hold, Source, StreamedCall, Transcript
 
-__all__ = ["Body", "Endpoint", "Terms", "check_settings", "guarded_copy"]
+__all__ = ["Body", "Endpoint", "Terms", "check_guard", "check_settings", "guarded_copy"]
 
 C = TypeVar("C")
 Body = dict[str, Any]
@@ -127,14 +127,19 @@ class Request:
 def check_settings(policy: object, guard: object, kind: type | tuple[type, ...], name: str) -> None:
     """Raise InputError for settings of a guarded client that are of the wrong kind; `kind` is what it falls back to, `name` says so."""
     checked = check_policy(policy)
-    if guard is not None and not isinstance(guard, Guard):
-        raise InputError(f"the guard must be a Guard, not {type(guard).__name__}: give a detector as Guard(detector)")
+    check_guard(guard)
     for step in checked.steps:
         if isinstance(step, Fallback) and not isinstance(step.targets[0], str) and not isinstance(step.targets[0], kind):
             raise InputError(
                 f"this client falls back to names of models and to {name} clients, not to a {type(step.targets[0]).__name__}; "
                 "Guard.run falls back to functions"
             )
+
+
+def check_guard(guard: object) -> None:
+    """Raise InputError for what is neither a guard nor None, which stands for the embedded model's."""
+    if guard is not None and not isinstance(guard, Guard):
+        raise InputError(f"the guard must be a Guard, not {type(guard).__name__}: give a detector as Guard(detector)")
 
 
 def guarded_copy(client: C, terms: Terms) -> C:

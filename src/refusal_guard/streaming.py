@@ -22,7 +22,19 @@ from .responses import Choice, read_response
 from .run import RefusedWhen
 from .text import sentences
 
-__all__ = ["Hold", "Policy", "RefusedWhen", "Source", "Step", "StreamMode", "StreamedCall", "Transcript", "carry"]
+__all__ = [
+    "AsyncChunkStream",
+    "ChunkStream",
+    "Hold",
+    "Policy",
+    "RefusedWhen",
+    "Source",
+    "Step",
+    "StreamMode",
+    "StreamedCall",
+    "Transcript",
+    "carry",
+]
 
 StreamMode = Literal["flag", "gate", "full"]
 SHORTEST_OPENING = 40
@@ -91,6 +103,40 @@ class Source:
 
     stream: Any
     result: Any
+
+
+class ChunkStream:
+    """A stream over an iterator, for hosts whose streams are nothing more; closing it closes a generator."""
+
+    def __init__(self, chunks: Iterator[Any]) -> None:
+        self._iterator = self._chunks = chunks
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over what is released."""
+        return self._iterator
+
+    def close(self) -> None:
+        """Close the generator, if it is one."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+
+
+class AsyncChunkStream:
+    """A stream over an async iterator, like ChunkStream."""
+
+    def __init__(self, chunks: AsyncIterator[Any]) -> None:
+        self._iterator = self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over what is released."""
+        return self._iterator
+
+    async def close(self) -> None:
+        """Close the generator, if it is one."""
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class _Relay:
