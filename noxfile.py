@@ -5,7 +5,18 @@ import shutil
 
 import nox
 
-nox.options.sessions = ["wheel", "encoders", "gorget", "llm_guard", "openai", "anthropic", "langchain", "litellm_proxy", "serve", "prometheus"]
+nox.options.sessions = [
+    "wheel",
+    "encoders",
+    "gorget",
+    "llm_guard",
+    "openai",
+    "anthropic",
+    "langchain",
+    "litellm_proxy",
+    "serve",
+    "prometheus",
+]
 TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
