@@ -86,7 +86,7 @@ def false_alarms(rule: Rule, calls_a_minute: float, refusal_rate: float, calls: 
 
 
 def delay(rule: Rule, calls_a_minute: float, after: float, trials: int) -> dict[str, Any]:
-    """Return the seconds and calls from a jump of the refusal rate, up from 2 %, to the alert; none within a day is endless."""
+    """Return the seconds and calls from a jump of the refusal rate, up from 2 %, to the alert; none within a day is None."""
     before, seconds, calls = TRUE_RATES[0], list[float](), list[float]()
     span = max(rule.window, rule.min_samples / calls_a_minute * 60)
     for seed in range(trials):
@@ -97,8 +97,13 @@ def delay(rule: Rule, calls_a_minute: float, after: float, trials: int) -> dict[
         seconds.append(traffic.now - jump if traffic.now < jump + DAY else math.inf)
         calls.append(asked)
     share = (rule.rate - before) / (after - before)
-    figures = {"trials": trials, "median_seconds": statistics.median(seconds), "p90_seconds": statistics.quantiles(seconds, n=10)[-1]}
+    median, p90 = statistics.median(seconds), statistics.quantiles(seconds, n=10)[-1]
+    figures = {"trials": trials, "median_seconds": _finite(median), "p90_seconds": _finite(p90)}
     return setting(calls_a_minute, after) | figures | {"median_calls": statistics.median(calls), "closed_form_seconds": span * share}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def setting(calls_a_minute: float, refusal_rate: float) -> dict[str, float]:

@@ -204,7 +204,7 @@ def test_an_alert_is_over_when_nothing_more_comes():
     room = Room(REFUSALS, Rule(name="down", kind="not_run", consecutive=3, by=()))
     room.send(*[event(refused=True)] * 80, *[event(label="unknown", error="detector failed")] * 3)
     assert room.told() == [("raised", KEY), ("raised", "down")]
-    room.clock.now += 3_700
+    room.clock.now += 14_500
     room.alerts.tick()
     assert room.told()[2:] == [("resolved", KEY), ("resolved", "down")]
 
@@ -288,7 +288,7 @@ def test_alerts_are_a_hook_of_a_guard_and_hold_no_text():
         ({"rate": 0.2, "window": -5.0}, "window"),
         ({"rate": 0.2, "window": float("inf")}, "window"),
         ({"rate": 0.2, "window": 300.0, "max_window": 60.0}, "max_window"),
-        ({"rate": 0.2, "window": 10.0, "max_window": 3_600.0}, "max_window"),
+        ({"rate": 0.2, "window": 100.0}, "max_window"),
         ({"rate": 0.2, "window": 1e-300}, "window"),
         ({"rate": 0.2, "min_samples": 0}, "min_samples"),
         ({"rate": 0.2, "cooldown": -1.0}, "cooldown"),

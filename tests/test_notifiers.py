@@ -179,7 +179,7 @@ def test_the_default_notifier_logs_a_warning_and_then_an_info(caplog):
     clock = Clock()
     room = Alerts([ONE], clock=clock)
     room(event(refused=True))
-    clock.now += 3_700
+    clock.now += 14_500
     room.tick()
     assert room.flush(10)
     raised, resolved = caplog.records

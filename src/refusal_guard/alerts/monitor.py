@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..events import ScanEvent, flush
 from .alert import Alert
 from .notifiers import Notifier, log_alert
-from .outbox import Outbox
+from .outbox import Outbox, begun
 from .rules import DEFAULT_RULES, Rule
 from .watch import Budget, Moment, Watch
 from .window import Elapsed
@@ -53,7 +53,7 @@ class Limits(BaseModel):
 
     max_per_hour: Annotated[int, Field(ge=1)] = 20
     max_keys: Annotated[int, Field(ge=1)] = 500
-    attempts: Annotated[int, Field(ge=1)] = 6
+    attempts: Annotated[int, Field(ge=1)] = 10
     wait: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1.0
 
 
@@ -144,8 +144,7 @@ class Alerts:
             for outbox in self._outboxes:
                 outbox.put(alert)
             if alert.state == "raised" and self._ticker is None:
-                self._ticker = Thread(target=self._tick_while_open, name="refusal-guard-alerts-tick", daemon=True)
-                self._ticker.start()
+                self._ticker = begun(self._tick_while_open, "tick")
 
     def _tick_while_open(self) -> None:
         while not self._closed.wait(_TICK_SECONDS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from threading import Condition, Event, Thread
 
 from ..errors import InputError
@@ -43,8 +44,7 @@ class Outbox:
             if self._given_up.is_set():
                 self.give_up()
             elif self._worker is None:
-                self._worker = Thread(target=self._work, name=f"refusal-guard-alerts-{self._name}", daemon=True)
-                self._worker.start()
+                self._worker = begun(self._work, self._name)
             self._changed.notify_all()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -94,3 +94,13 @@ class Outbox:
         with self._changed:
             self.lost += 1
         _LOGGER.error("%s was not told that %s (id %s) is %s: %s", self._name, alert.key, alert.id, alert.state, why)
+
+
+def begun(work: Callable[[], None], name: str) -> Thread | None:
+    """Begin a daemon thread; None where there is none to be had, so that the next notice tries again."""
+    thread = Thread(target=work, name=f"refusal-guard-alerts-{name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread

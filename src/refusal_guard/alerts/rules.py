@@ -73,7 +73,7 @@ class Rule(BaseModel):
     only: Mapping[KeyLabel, Annotated[frozenset[str], Field(min_length=1)]] = {}
     window: Seconds = 300.0
     min_samples: Annotated[int, Field(ge=1)] = 80
-    max_window: Seconds = 3_600.0
+    max_window: Seconds = 14_400.0
     rate: Share | None = None
     times_baseline: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] | None = None
     baseline: Seconds = 3_600.0
@@ -121,12 +121,13 @@ class Rule(BaseModel):
     def new_window(self) -> Window:
         """Return an empty window for one key."""
         baseline = 0.0 if self.times_baseline is None else self.baseline
-        return Window(self.window, longest=self.window if self.rate is None else self.max_window, baseline=baseline)
+        least = 0 if self.rate is None else self.min_samples
+        return Window(self.window, least=least, longest=self.max_window, baseline=baseline)
 
     def seen(self, window: Window, run: int, now: float) -> Seen:
         """Return what its triggers look at."""
-        recent = window.recent(now, 0 if self.rate is None else self.min_samples)
-        return Seen(recent, window.recent(now).hits, window.before(recent, now), run)
+        recent = window.recent(now)
+        return Seen(recent, window.proper(now).hits, window.before(recent, now), run)
 
     def trigger(self, seen: Seen) -> Trigger | None:
         """Return which trigger holds."""

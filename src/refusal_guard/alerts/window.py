@@ -26,16 +26,17 @@ class Count(NamedTuple):
 class Window:
     """Counts of samples and hits in slots of time, so that memory does not grow with traffic.
 
-    A window covers the slot under way and those before it, in all `SLOTS`: between 29 and 30 thirtieths of `seconds`. Older samples are
-    kept so that it can reach back over `longest` seconds, and for a baseline over `baseline` seconds before that. Times must not go back
-    (see `Elapsed`).
+    A window covers the slot under way and those before it, in all `SLOTS`: between 29 and 30 thirtieths of `seconds`. Where that holds
+    fewer than `least` samples it can reach back for them, slot by slot, over at most `longest` seconds. A `baseline` is that of as many
+    seconds before. Nothing older is kept. Times must not go back (see `Elapsed`).
     """
 
-    def __init__(self, seconds: float, *, longest: float | None = None, baseline: float = 0.0) -> None:
-        self._width = seconds / SLOTS
+    def __init__(self, seconds: float, *, least: int = 0, longest: float | None = None, baseline: float = 0.0) -> None:
+        self._width, self._least = seconds / SLOTS, least
         self._longest = max(SLOTS, math.ceil((longest or seconds) / self._width - 1e-9))
         self._baseline = math.ceil(baseline / self._width - 1e-9)
         self._slots: deque[list[int]] = deque()  # [number, samples, hits], oldest first
+        self._samples = 0
 
     def add(self, now: float, hit: bool) -> None:
         """Count one sample."""
@@ -45,9 +46,17 @@ class Window:
             self._forget(number)
         self._slots[-1][1] += 1
         self._slots[-1][2] += hit
+        self._samples += 1
 
-    def recent(self, now: float, least: int = 0) -> Count:
-        """Return what the window holds; where that is fewer than `least` samples it reaches back for them, slot by slot."""
+    def proper(self, now: float) -> Count:
+        """Return what the window itself holds."""
+        return self._count(now, 0)
+
+    def recent(self, now: float) -> Count:
+        """Return what the window holds as far as it reaches back."""
+        return self._count(now, self._least)
+
+    def _count(self, now: float, least: int) -> Count:
         current, counted = self._number(now), Count(0, 0, SLOTS * self._width)
         for number, samples, hits in reversed(self._slots):
             reach = max(SLOTS, current - number + 1)
@@ -73,9 +82,14 @@ class Window:
         return math.floor(now / self._width)
 
     def _forget(self, current: int) -> None:
-        kept = self._longest + self._baseline
-        while self._slots and current - self._slots[0][0] >= kept:
-            self._slots.popleft()
+        while self._slots and self._useless(current - self._slots[0][0]):
+            self._samples -= self._slots.popleft()[1]
+
+    def _useless(self, age: int) -> bool:
+        """Return whether the oldest slot can't be reached any more: too old, or enough samples came after it."""
+        if self._baseline or age < SLOTS:
+            return age >= self._longest + self._baseline
+        return age >= self._longest or self._samples - self._slots[0][1] >= self._least
 
 
 class Elapsed:
