@@ -141,11 +141,49 @@ def serve() -> str:
     return table(["connections", "requests/s", "p50", "p99", "errors"], rows) + f"\n\n{memory}"
 
 
+def alerts() -> str:
+    """One line per pace of traffic: the default rule's false alarms and delays, each beside its closed form."""
+    results = read(RESULTS / "alerts.json")
+    rows: dict[int, list[str]] = {}
+    for found in results["false_alarms"]:
+        cell = f"{_alarms(found)}; {_tail(found['closed_form_a_day'])}"
+        rows.setdefault(found["calls_a_minute"], []).append(cell)
+    for found in results["delays"]:
+        cell = f"{_time(found['median_seconds'])}, {found['median_calls']:,.0f} calls ({_time(found['closed_form_seconds'])})"
+        rows[found["calls_a_minute"]].append(cell)
+    quiet = [f"false alarms a day at {rate:.0%}" for rate in sorted({found["refusal_rate"] for found in results["false_alarms"]})]
+    jumps = [f"alert after a jump to {rate:.0%}" for rate in sorted({found["refusal_rate"] for found in results["delays"]})]
+    return table(["calls a minute", *quiet, *jumps], [[f"{pace:,}", *cells] for pace, cells in rows.items()])
+
+
+def alert_choice() -> str:
+    """One line per number of samples that was considered for the default rule."""
+    rows = []
+    for found in read(RESULTS / "alerts.json")["considered"]:
+        alarms, delay = found["false_alarms"], found["delay"]
+        rows.append([str(found["min_samples"]), _alarms(alarms), _tail(alarms["closed_form_a_day"]), _time(delay["median_seconds"])])
+    return table(["min_samples", "false alarms a day", "closed form", "alert after a jump to 50%"], rows)
+
+
+def _alarms(found: dict[str, Any]) -> str:
+    return f"{found['a_day']:.2f} ({found['alarms']} in {found['days']:,} day{'s' * (found['days'] > 1)})"
+
+
+def _tail(a_day: float) -> str:
+    return f"{a_day:.0e}" if a_day > 1e-99 else "below 1e-99"
+
+
+def _time(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds / 60:.1f} min"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
     "encoders": encoders,
     "serve": serve,
+    "alerts": alerts,
+    "alert_choice": alert_choice,
     "alternatives": alternatives,
     "facts": facts,
 }
