@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from contextlib import suppress
+from contextvars import ContextVar, copy_context
 
 import pytest
 
@@ -268,3 +269,18 @@ def test_a_guarded_stream_inside_another_is_told_of_once(outer_tells):
 
     list(StreamedCall(outer, Flag(), Hold("gate"), Transcript).run(inside))
     assert [(event.label, event.action) for event in hook.events] == [("refusal", "flagged")]
+
+
+@pytest.mark.parametrize("mode", ["flag", "gate", "full"])
+def test_hooks_run_in_the_context_in_which_a_stream_was_opened(mode):
+    span, seen = ContextVar("span", default="none"), []
+    tells, model = Guard(guard().detector, hooks=[lambda event: seen.append(span.get())]), Model(TURN)
+
+    def opened():
+        span.set("the call's")
+        return StreamedCall(tells, Flag(), Hold(mode), Transcript).run(model.open)
+
+    stream = copy_context().run(opened)
+    assert list(stream) == TURN
+    assert tells.events.flush(20)
+    assert seen == ["the call's"]
