@@ -2,11 +2,11 @@
 
     python benchmarks/events.py [--events N] [--scans N] [--out FILE]
 
-N events (1,000,000) go through a guard's queue to the hooks for logs and for Prometheus, and then a tenth of them to OpenTelemetry's SDK,
-whose records and metrics are made and thrown away. The queue never overflows, so that every event is delivered; the sums are checked.
-Then guards without and with hooks take turns at scanning with a detector that costs nothing. On a machine that others use, too, the
-processor time of an event is the figure to trust. Needs the extras `prometheus` and `otel`,
-opentelemetry-sdk, and Linux (memory is read from /proc).
+N events (1,000,000) go through a guard's queue to the hooks for logs and for Prometheus, and then a tenth of them to OpenTelemetry's SDK;
+records are formatted (OpenTelemetry's as JSON) and written nowhere. The queue never overflows, so that every event is delivered; the sums
+are checked. Then guards without and with hooks take turns at scanning with a detector that costs nothing. On a machine that others use,
+too, the processor time of an event is the figure to trust. Needs the extras `prometheus` and `otel`, opentelemetry-sdk, and Linux (memory
+is read from /proc).
 """
 
 from __future__ import annotations

@@ -177,10 +177,25 @@ def _time(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds / 60:.1f} min"
 
 
+def events() -> str:
+    """One line per figure on events."""
+    results = read(RESULTS / "events.json")
+    rows = []
+    for name, found in results["through"].items():
+        memory, busy = found["memory_mb"], found["processor_us_per_event"]
+        speed = f"{1e6 / busy:,.0f} a second of processor time ({busy:.0f} µs each)"
+        sizes = f"{memory['after_a_tenth']:.1f} MB after a tenth, {memory['at_the_end']:.1f} MB at the end"
+        rows.append([f"{found['events']:,} events through {name}", f"{speed}; {sizes}"])
+    taken = results["overhead"] | {"one that hangs": results["a_hook_that_hangs"]}
+    rows.append(["a scan, median: " + ", ".join(taken), " · ".join(f"{found['median_us']:.0f} µs" for found in taken.values())])
+    return table(["figure", "measured"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
     "encoders": encoders,
+    "events": events,
     "serve": serve,
     "alerts": alerts,
     "alert_choice": alert_choice,
