@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from rich.text import Text
 
 import refusal_guard
 
-from . import alert_demo, model_commands
+from . import alert_demo, evaluate_command, model_commands
 from .bulk import Group, Scan, Scanned, Tally, result_object
 from .conversation import Conversation, Fields
 from .errors import InputError, RefusalGuardError
+from .evaluate_command import rate
 from .events import Hook
 from .files import STANDARD_INPUT, StreamWriter
 from .guard import Guard
@@ -85,8 +86,8 @@ def scan(options: Namespace) -> int:
 
 
 def _guard(options: Namespace, hooks: Sequence[Hook] = ()) -> Guard:
-    """Make the guard. A scan takes what fails on the row; a detector that does not run at all fails here, before the first row."""
-    guard = Guard(options.detector, threshold=options.threshold, on_error="pass" if options.run is scan else "raise", hooks=hooks)
+    """Make the guard. A command over rows takes what fails on the row; a detector that does not run at all fails here, before the first."""
+    guard = Guard(options.detector, threshold=options.threshold, on_error=options.on_error, hooks=hooks)
     guard.detector.detect([Conversation.from_pair("", "Hello.")])
     return guard
 
@@ -162,23 +163,19 @@ def _add_group(table: Table, name: str, group: Group) -> None:
     table.add_row(Text(_printable(name)), f"{group.judged:,}", f"{group.refused:,}", f"{group.rate:.1%}", f"{low:.1%} - {high:.1%}")
 
 
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not 0.0 <= rate <= 1.0:
-        raise ArgumentTypeError("a rate lies between 0 and 1")
-    return rate
-
-
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="refusal-guard", description="Scores the output of language models for refusal.")
     parser.add_argument("--version", action="version", version=f"refusal-guard {refusal_guard.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = ArgumentParser(add_help=False)
+    common.set_defaults(on_error="raise")
     common.add_argument("--detector", default="embedded", metavar="NAME", help=_DETECTORS)
     common.add_argument("--threshold", type=float, metavar="T", help="score from which a response is refused (default: the model's)")
+
+    fields = ArgumentParser(add_help=False)
+    fields.add_argument("--prompt-field", metavar="F", help="field of the prompt (default: found by itself)")
+    fields.add_argument("--response-field", metavar="F", help="field of the response")
+    fields.add_argument("--messages-field", metavar="F", help="field of the chat messages")
 
     one = commands.add_parser(
         "check",
@@ -193,7 +190,7 @@ def _parser() -> ArgumentParser:
 
     many = commands.add_parser(
         "scan",
-        parents=[common],
+        parents=[common, fields],
         help="judge files of rows",
         description="Judge every row of JSON Lines (.jsonl, .gz, .zst, -) or Parquet files. "
         "Exit code: 0, 1 refusal rate over --fail-over, 2 usage or input error, 3 finished with broken rows.",
@@ -203,12 +200,10 @@ def _parser() -> ArgumentParser:
     many.add_argument("--report", metavar="R.html", help="also write a page with the sums and the refused rows; it holds their text")
     many.add_argument("--keep", choices=("all", "compliance", "refusal"), default="all", help="which rows to write (default: all)")
     many.add_argument("--resume", action="store_true", help="go on where an interrupted scan into the same OUT stopped")
-    many.add_argument("--fail-over", type=_rate, metavar="RATE", help="exit with 1 when more than this share of the judged rows is refused")
-    many.add_argument("--prompt-field", metavar="F", help="field of the prompt (default: found by itself)")
-    many.add_argument("--response-field", metavar="F", help="field of the response")
-    many.add_argument("--messages-field", metavar="F", help="field of the chat messages")
-    many.set_defaults(run=scan)
+    many.add_argument("--fail-over", type=rate, metavar="RATE", help="exit with 1 when more than this share of the judged rows is refused")
+    many.set_defaults(run=scan, on_error="pass")
 
+    evaluate_command.add_to(commands, common, fields, _guard)
     serve_command.add_to(commands, common, _guard)
     model_commands.add_to(commands)
     alert_demo.add_to(commands)
