@@ -1,6 +1,8 @@
 """Alerts from TOML and YAML files, and errors that name the key at fault."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,22 @@ def test_a_file_of_another_kind_is_an_error(name, written):
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         read_alerts(tmp_path / "alerts.toml")
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "text"),
+    [("yaml", "alerts.yaml", "max_per_hour: 5"), ("apprise", "alerts.toml", '[[notifiers]]\ntype = "apprise"\nurl = "json://localhost"')],
+)
+def test_a_missing_library_names_its_extra(package, name, text, written):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from refusal_guard.alerts import read_alerts
+from refusal_guard.errors import MissingExtraError
+try:
+    read_alerts({str(written(text, name))!r})
+except MissingExtraError as error:
+    print(error.extra)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == package

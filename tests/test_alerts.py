@@ -316,7 +316,7 @@ def test_a_rule_that_can_not_work_is_an_error_when_it_is_made(settings, says):
         ({"rules": []}, "no rules"),
         ({"rules": [QUICK, QUICK]}, "same name: quick"),
         ({"rules": ["refusals"]}, "Rule"),
-        ({"notifiers": ["http://localhost"]}, "callable"),
+        ({"notifiers": ["http://localhost"]}, "blocking function"),
         ({"notifiers": []}, "no notifiers"),
     ],
 )

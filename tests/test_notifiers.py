@@ -150,6 +150,36 @@ def test_closing_gives_up_a_wait_and_counts_what_is_lost(caplog):
     assert "SECRET-MESSAGE" not in caplog.text
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RecursionError])
+def test_whatever_a_notifier_raises_the_next_notice_is_told(error):
+    told = deque()
+
+    def once_broken(alert):
+        told.append(alert.labels["model"])
+        if len(told) == 1:
+            raise error
+
+    room = alerts(once_broken, attempts=1)
+    room(event(refused=True, model="a"))
+    room(event(refused=True, model="b"))
+    assert room.flush(10)
+    assert list(told) == ["a", "b"]
+    assert (room.stats.told, room.stats.lost) == (1, 1)
+
+
+def test_waits_double_up_to_five_minutes_however_often_it_is_tried():
+    outbox = Outbox(print, attempts=5_000, wait=1.0)
+    assert [outbox._pause(attempt) for attempt in (1, 2, 3, 9, 10, 5_000)] == [1.0, 2.0, 4.0, 256.0, 300.0, 300.0]
+
+
+def test_a_notifier_that_has_to_be_awaited_is_an_error():
+    async def notify(alert):
+        pass
+
+    with pytest.raises(InputError, match="awaited"):
+        alerts(notify)
+
+
 def test_more_than_can_wait_are_lost_oldest_first_and_logged(caplog):
     gate, told = threading.Event(), []
 

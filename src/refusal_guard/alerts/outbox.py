@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from threading import Condition, Event, Thread
 
 from ..errors import InputError
@@ -13,6 +14,7 @@ from .notifiers import Notifier, NotifierError
 
 CAPACITY = 1_000
 _LONGEST_WAIT = 300.0
+_MOST_DOUBLINGS = 60
 _IDLE_SECONDS = 10.0  # after which the worker ends, so that nothing is left behind
 _LOGGER = logging.getLogger("refusal_guard.alerts")
 
@@ -25,8 +27,10 @@ class Outbox:
     """
 
     def __init__(self, notifier: Notifier, *, attempts: int, wait: float, capacity: int = CAPACITY) -> None:
-        if not callable(notifier):
-            raise InputError(f"a notifier is a callable that takes an alert, not {type(notifier).__name__}")
+        if not callable(notifier) or iscoroutinefunction(notifier):
+            raise InputError(
+                f"a notifier is a blocking function of one alert, not a {type(notifier).__name__} that has to be awaited or can't be called"
+            )
         self._notifier, self._attempts, self._wait, self._capacity = notifier, attempts, wait, capacity
         self._name = getattr(notifier, "__name__", type(notifier).__name__)
         self._changed, self._given_up = Condition(), Event()
@@ -78,17 +82,20 @@ class Outbox:
         for attempt in range(1, self._attempts + 1):
             try:
                 self._notifier(alert)
-            except Exception as error:
+            except BaseException as error:  # not even an exit may end the thread that later notices need
                 why = str(error) if isinstance(error, NotifierError) else type(error).__name__
             else:
                 with self._changed:
                     self.told += 1
                 return
-            if attempt == self._attempts or self._given_up.wait(min(_LONGEST_WAIT, self._wait * 2 ** (attempt - 1))):
+            if attempt == self._attempts or self._given_up.wait(self._pause(attempt)):
                 break
             self.retried += 1
             _LOGGER.warning("%s failed: %s; trying again", self._name, why)
         self._lose(alert, why)
+
+    def _pause(self, attempt: int) -> float:
+        return min(_LONGEST_WAIT, self._wait * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
 
     def _lose(self, alert: Alert, why: str) -> None:
         with self._changed:
