@@ -123,7 +123,7 @@ def test_more_than_may_wait_is_told_to_come_back(detector):
 @pytest.mark.parametrize(
     "name", ["max_body", "max_items", "max_waiting", "max_connections", "body_timeout", "timeout", "threads", "batch_size"]
 )
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_limit_that_is_none_is_an_input_error(name, value):
     with pytest.raises(InputError, match=name):
         Limits(**{name: value})

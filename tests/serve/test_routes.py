@@ -109,6 +109,12 @@ def test_litellm_requests_pass_and_their_prompt_is_judged_with_the_response():
     assert [conversation.prompt for conversation in detector.seen] == ["Eggs?", "Eggs?", "", ""]
 
 
+@pytest.mark.parametrize("messages", [[], [{}], [{"role": 1}], [{"role": "user", "content": [{"text": "no type"}]}]])
+def test_litellm_requests_whose_messages_can_not_be_read_pass_too(embedded, messages):
+    assert guardrail(embedded, "request", litellm_call_id="odd", structured_messages=messages) == {"action": "NONE"}
+    assert guardrail(embedded, "response", litellm_call_id="odd", texts=[REFUSAL])["action"] == "BLOCKED"
+
+
 def test_only_so_many_prompts_are_remembered():
     from refusal_guard.serve.prompts import RecentPrompts
 

@@ -1,4 +1,4 @@
-"""What stands before the routes: the token, and a body's kind, size and speed. Of a request that is turned away nothing is read."""
+"""What stands before the routes: the token, and a body's kind, size and speed. What is turned away is read no further."""
 
 from __future__ import annotations
 

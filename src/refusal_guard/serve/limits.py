@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 
@@ -10,7 +11,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of a service; `refusal-guard serve` has an option for each. Raises InputError for one that is not above 0.
+    """The limits of a service; `refusal-guard serve` has an option for each. Raises InputError for one that is not above 0, or infinite.
 
     A body holds at most `max_body` bytes (else 413) and arrives within `body_timeout` seconds (else 408); a request holds at most
     `max_items` responses (else 422). At most `max_waiting` responses wait for the detector (else 503), and a request is answered within
@@ -31,5 +32,5 @@ class Limits:
     def __post_init__(self) -> None:
         """Check every limit."""
         for name, value in asdict(self).items():
-            if not value > 0:
-                raise InputError(f"{name} must be above 0")
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0, and finite")

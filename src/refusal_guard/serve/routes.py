@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -83,9 +84,11 @@ async def litellm_guardrail(body: GuardrailRequest, service: Shared) -> Guardrai
 
 
 def _remember(body: GuardrailRequest, prompts: RecentPrompts) -> None:
+    """Keep the prompt of a call; messages that can't be read are no reason to stop it, and its response is then judged alone."""
     if body.litellm_call_id and body.structured_messages:
         answer = {"role": "assistant", "content": ""}
-        prompts.remember(body.litellm_call_id, Conversation.from_messages([*body.structured_messages, answer]).prompt)
+        with suppress(InputError):
+            prompts.remember(body.litellm_call_id, Conversation.from_messages([*body.structured_messages, answer]).prompt)
 
 
 @health.get("/healthz", summary="Whether the process answers")
