@@ -191,11 +191,30 @@ def events() -> str:
     return table(["figure", "measured"], rows)
 
 
+def cascade() -> str:
+    """One line per wanted agreement: what a second stage that knows the labels would be asked, and bring."""
+    found = read(RESULTS / "cascade.json")["labels"]["figures"]
+    rows = [
+        [
+            f"{line['wanted']:.1%}",
+            "{:.2f}–{:.2f}".format(*line["band"]),
+            f"{line['passed_on']:.0%}",
+            f"{line['agreement']:.1%}",
+            f"{line['f1']['cheap']:.3f} → {line['f1']['cascade']:.3f}",
+        ]
+        for line in found
+    ]
+    return table(
+        ["wanted agreement with the labels", "band", "passed on", "agreement, on other rows", "F1, embedded alone → cascade"], rows
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
     "encoders": encoders,
     "events": events,
+    "cascade": cascade,
     "serve": serve,
     "alerts": alerts,
     "alert_choice": alert_choice,

@@ -22,7 +22,7 @@ from refusal_guard.detectors.embedded.linear import LinearModel
 from . import encoder, linear
 from .assemble import assemble
 from .compare import compare
-from .rows import MADE, Row, empty_talk, late_refusals, load, load_evaluation
+from .rows import Row, empty_talk, late_refusals, load, load_evaluation
 
 STEPS = ("linear", "encoder", "assemble", "compare")
 MODEL = Path(__file__).parents[1] / "src" / "refusal_guard" / "models" / "refusal-v1"
@@ -32,17 +32,25 @@ EMPTY_TALK = 300
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on the own rows and some of the public ones."""
+    """A round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on the own rows and some of the public ones.
+
+    `trust` is how much the label of a public row counts against what the encoder says of it.
+    """
 
     public_share: float
     epochs: int
     run: int
     peak: float
     seed: int
+    trust: float = 1.0
 
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-ROUNDS = (Round(public_share=1.0, epochs=2, run=1, peak=1.0, seed=1), Round(public_share=0.4, epochs=1, run=1, peak=0.6, seed=2))
+FIRST_ROUND = Round(public_share=1.0, epochs=2, run=1, peak=1.0, seed=1)
+LAST_ROUNDS = (
+    Round(public_share=0.4, epochs=1, run=1, peak=0.6, seed=2),
+    Round(public_share=0.5, epochs=1, run=1, peak=0.7, seed=5, trust=0.7),
+)
 
 
 def main() -> None:
@@ -74,21 +82,25 @@ def main() -> None:
 
 
 def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], work: Path, released: Path) -> None:
-    """Run the rounds and save the checkpoint after each epoch."""
+    """Run the first round, each of the last ones from where it ended, and save the mean of what these became."""
     torch.manual_seed(0)
+    begun, *ends = (work / f"encoder-{number}" for number in range(1 + len(LAST_ROUNDS)))
     model, tokenizer = encoder.start(rows, released)
-    for number, plan in enumerate(ROUNDS, 1):
+    for folder, plan in zip((begun, *ends), (FIRST_ROUND, *LAST_ROUNDS), strict=True):
+        if folder is not begun:
+            model, tokenizer = encoder.restore(begun)
         chosen = drawn(training, plan)
-        epochs = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed)
-        for epoch, loss in zip(range(plan.run), epochs, strict=False):
-            print(f"round {number}, epoch {epoch}: loss {loss:.4f}", flush=True)
-            encoder.save(model, tokenizer, work / "encoder")
+        losses = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed, trust=plan.trust)
+        for epoch, loss in zip(range(plan.run), losses, strict=False):
+            print(f"{folder.name}, epoch {epoch}: loss {loss:.4f}", flush=True)
+            encoder.save(model, tokenizer, folder)
+    encoder.save(encoder.averaged(ends), tokenizer, work / "encoder")
 
 
 def drawn(training: Sequence[Row], plan: Round) -> list[Row]:
     """Return the rows of a round: those written or made here, and a share of the public ones."""
-    public = [row for row in training if not row.own and row.source not in MADE]
-    ours = [row for row in training if row.own or row.source in MADE]
+    public = [row for row in training if not row.ours]
+    ours = [row for row in training if row.ours]
     return [*ours, *random.Random(plan.seed).sample(public, int(plan.public_share * len(public)))]
 
 

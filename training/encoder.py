@@ -65,6 +65,7 @@ class Example:
     segments: list[int]
     label: int
     weight: float
+    certain: bool
 
 
 def pretrained_folder() -> Path:
@@ -113,7 +114,7 @@ def example(row: Row, tokenizer: Tokenizer, linear: LinearModel, budget: TokenBu
     spans = sentences(clip(row.response)[0])
     _, scores = linear.read(spans)
     ids, segments = encode(tokenizer, plain(row.prompt), spans, scores, budget)
-    return Example(ids, segments, LABELS.index(row.label), row.weight)
+    return Example(ids, segments, LABELS.index(row.label), row.weight, row.ours)
 
 
 def batches(examples: Sequence[Example], rng: random.Random | None = None) -> Iterator[list[Example]]:
@@ -142,14 +143,25 @@ def tensors(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
 
 
 def train(
-    model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row], *, epochs: int, peak: float, seed: int
+    model: RefusalEncoder,
+    tokenizer: Tokenizer,
+    linear: LinearModel,
+    rows: Sequence[Row],
+    *,
+    epochs: int,
+    peak: float,
+    seed: int,
+    trust: float,
 ) -> Iterator[float]:
-    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early. `peak` scales the learning rates."""
+    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early.
+
+    `peak` scales the learning rates. Labels of public rows, some of which are wrong, count `trust` against what the model says itself (soft
+    bootstrapping, Reed et al. 2014, arXiv 1412.6596).
+    """
     rng, budget = random.Random(seed), TokenBudget()
     optimiser = torch.optim.AdamW(_rates(model, peak), weight_decay=0.01)
     total = epochs * math.ceil(len(rows) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
-    loss_of = nn.CrossEntropyLoss(reduction="none", label_smoothing=SMOOTHING)
     for _ in range(epochs):
         model.train()
         seen = [example(varied(row, rng), tokenizer, linear, budget) for row in rows]
@@ -157,7 +169,7 @@ def train(
         for batch in batches(seen, rng):
             with _autocast():
                 logits = model(**tensors(batch))
-            each = loss_of(logits.float(), torch.tensor([item.label for item in batch]))
+            each = -(_targets(batch, logits.float().detach(), trust) * logits.float().log_softmax(1)).sum(1)
             loss = (each * torch.tensor([item.weight for item in batch])).mean()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -166,6 +178,14 @@ def train(
             schedule.step()
             losses.append(float(loss.detach()))
         yield sum(losses) / len(losses)
+
+
+def _targets(batch: Sequence[Example], logits: torch.Tensor, trust: float) -> torch.Tensor:
+    """Return what each row should be called, rows x labels: smoothed labels, and for public rows the model's own word with them."""
+    labels = nn.functional.one_hot(torch.tensor([item.label for item in batch]), len(LABELS))
+    smoothed = labels * (1 - SMOOTHING) + SMOOTHING / len(LABELS)
+    sure = torch.tensor([1.0 if item.certain else trust for item in batch]).unsqueeze(1)
+    return sure * smoothed + (1 - sure) * logits.softmax(1)
 
 
 def _rates(model: RefusalEncoder, peak: float) -> list[dict[str, Any]]:
@@ -219,3 +239,11 @@ def restore(folder: Path) -> tuple[RefusalEncoder, Tokenizer]:
     model = RefusalEncoder(bert)
     model.load_state_dict(torch.load(folder / "state.pt", weights_only=True))
     return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def averaged(folders: Sequence[Path]) -> RefusalEncoder:
+    """Return the mean of the weights of checkpoints that began as one (Wortsman et al. 2022, arXiv 2203.05482)."""
+    models = [restore(folder)[0] for folder in folders]
+    states = [model.state_dict() for model in models]
+    models[0].load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    return models[0]

@@ -1,4 +1,7 @@
-"""Labelled rows: where they come from, how they are split, and how they are varied for training."""
+"""Labelled rows: where they come from, how they are split, and how they are varied for training.
+
+`python -m training.rows DATA > FILE` writes the public held-out rows, to choose a cascade's band on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import gzip
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +57,11 @@ class Row:
     def own(self) -> bool:
         """Whether the project wrote this row itself."""
         return self.source.startswith("own/")
+
+    @property
+    def ours(self) -> bool:
+        """Whether the project wrote or made this row, and so is sure of its label."""
+        return self.own or self.source in MADE
 
     @property
     def held_out(self) -> bool:
@@ -138,3 +147,14 @@ def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:
     spans = sentences(row.response)
     cut = spans[rng.randrange(len(spans) // 2, len(spans))].end
     return replace(row, response=f"{row.response[:cut]}\n\n{ending}", label="partial", source=MADE[0], weight=0.5)
+
+
+def print_held_out(folder: Path) -> None:
+    """Print the held-out rows of a folder as JSON Lines."""
+    for row in load(folder):
+        if row.held_out and not row.own:
+            print(json.dumps({"prompt": row.prompt, "response": row.response, "label": row.label}))
+
+
+if __name__ == "__main__":
+    print_held_out(Path(sys.argv[1]))
