@@ -78,6 +78,7 @@ def test_a_signal_lets_the_process_answer_what_it_took_and_end_well(number, argu
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"refused":true' in answer
     assert code == 0
+    assert f":{served.port}" in logged.splitlines()[0]
     assert (TOKEN_VARIABLE in logged) == (not environment)  # said to whom serves others without a token
     assert TOKEN not in logged
     assert REFUSAL not in logged

@@ -66,9 +66,9 @@ def serve(options: Namespace, guard_of: GuardOf) -> int:
 
     registry, hook = registry_and_hook()
     service = server_of(create_app(guard_of(options, [hook]), token=token, limits=limits, registry=registry), limits)
-    if not token and options.host not in _LOOPBACK:
-        Console(stderr=True).print(f"refusal-guard: whoever reaches {options.host} may ask: set {TOKEN_VARIABLE}", markup=False)
     with _listening(options.host, options.port) as listening:
+        open_to_all = not token and options.host not in _LOOPBACK
+        _tell(listening, f"whoever reaches it may ask: set {TOKEN_VARIABLE}" if open_to_all else "")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.handle_exit)  # which the server raises again when it has stopped: the process ends well
         service.run([listening])
@@ -86,6 +86,14 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG)
     except OSError as error:
         raise InputError(f"can't listen on {host} port {port}: {error.strerror or error}") from None
+
+
+def _tell(listening: socket.socket, warning: str) -> None:
+    """Say where the service listens, which port 0 leaves open, and a warning."""
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    said = f"refusal-guard: listening on {address}" + (f"; {warning}" if warning else "")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
 def _token(file: Path | None) -> str | None:
