@@ -7,7 +7,8 @@ the agreement of int8 with fp32 is that of random weights, whose scores all lie 
 
 All ways read the same tokens of the same texts (log-normal lengths, median 180 tokens, sigma 0.9), in one thread, in one process, and
 take turns, warmed up, in an order that is shuffled for each repetition. The result is the median of CPU seconds, which neighbours on
-the machine disturb less than the clock. `--quick` takes tiny sizes, to try the script out; it writes no result.
+the machine disturb less than the clock. bf16 is left out where the processor has no AVX-512, as it is many times slower than fp32 there.
+`--quick` takes tiny sizes, to try the script out; it writes no result.
 """
 
 from __future__ import annotations
@@ -124,9 +125,10 @@ def ways_of(spec: EncoderSpec, texts: Sequence[str]) -> tuple[dict[str, Way], di
     conversations = [Conversation.from_pair("", text) for text in texts]
     detectors: dict[str, EncoderDetector] = {
         "torch fp32": TransformersDetector(spec),
-        "torch bf16": TransformersDetector(spec, dtype="bf16"),
         "ONNX Runtime int8": OnnxDetector(spec, int8=True),
     }
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        detectors["torch bf16"] = TransformersDetector(spec, dtype="bf16")
     classify = pipeline("text-classification", model=spec.repo, tokenizer=spec.repo, device="cpu", dtype=torch.float32)
     options: dict[str, Any] = {"max_length": spec.max_tokens, "truncation": True, "return_token_type_ids": False}
     theirs = [
