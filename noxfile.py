@@ -100,9 +100,9 @@ def langchain(session: nox.Session, release: list[str]) -> None:
 
 @nox.session
 def litellm_proxy(session: nox.Session) -> None:
-    """Guarded clients and the served guardrail with a real LiteLLM proxy, offline: its models have their answers in its configuration."""
-    session.install("-q", ".[anthropic,openai,serve]", "litellm[proxy]", *TESTS)
-    session.run("pytest", "-q", "tests/proxy", *session.posargs)
+    """Guarded clients, our guardrail and the served one with a real LiteLLM proxy, offline: its models have their answers in its configuration."""
+    session.install("-q", ".[anthropic,litellm,openai,serve]", *TESTS)
+    session.run("pytest", "-q", "tests/proxy", f"{INTEGRATIONS}/test_litellm.py", *session.posargs)
 
 
 @nox.session

@@ -4,7 +4,8 @@
 
 Half of the calls are made by threads, half by coroutines, against the tests' loopback server in a process of its own. Every call has a
 known outcome: each that ends otherwise, hangs, or makes more attempts than its policy grants is counted. Then clean calls of a plain and
-a guarded client take turns: the cost of a call, its share of one of 300 ms, and the time to the first visible token with the gate.
+a guarded client take turns: the cost of a call, its share of one of 300 ms, and the time to the first visible token with the gate, by the
+clock and of the processor; on a busy machine only the latter means anything.
 Needs the openai package and Linux (open files and memory are read from /proc).
 """
 
@@ -21,8 +22,8 @@ import statistics
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -31,7 +32,7 @@ from typing import Any
 
 import openai
 
-from refusal_guard import Fallback, Guard, InputError, Report, Retry, report_of
+from refusal_guard import Fallback, Guard, Report, Retry, report_of
 from refusal_guard_openai import guard_openai
 
 HERE = Path(__file__).parent
@@ -110,68 +111,54 @@ def server(wait: float = 0.0, pause: float = 0.0, left: dict[str, int] | None = 
         end.close()
 
 
-def judged(call: Call, report: Report | None, error: Exception | None) -> str:
-    """Return "right", or what is wrong with how a call ended."""
-    if error is not None:
-        typed = isinstance(error, openai.OpenAIError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
-        return "right" if call.expected is None and typed else f"{call.model}: {type(error).__name__}"
-    if report is None or call.expected is None:
-        return f"{call.model}: no error and no report"
-    if len(report.attempts) > 3:
-        return f"{call.model}: {len(report.attempts)} attempts"
-    found = [attempt.verdict.refused for attempt in report.attempts]
-    return "right" if found == call.expected else f"{call.model}: verdicts {found}"
+def blocking(call: Call, client: openai.OpenAI) -> Report:
+    answer = call.asked(client)
+    if call.streamed:
+        deque(answer, maxlen=0)
+    return report_of(answer)
 
 
-def blocking(call: Call, client: openai.OpenAI) -> str:
-    try:
-        answer = call.asked(client)
-        if call.streamed:
-            for _ in answer:
-                pass
-        return judged(call, report_of(answer), None)
-    except InputError:
-        return judged(call, None, None)
-    except Exception as error:
-        return judged(call, None, error)
-
-
-async def awaiting(call: Call, client: openai.AsyncOpenAI) -> str:
-    try:
+async def awaiting(call: Call, client: openai.AsyncOpenAI, room: asyncio.Semaphore) -> Report:
+    async with room:
         answer = await call.asked(client)
         if call.streamed:
             async for _ in answer:
                 pass
-        return judged(call, report_of(answer), None)
-    except InputError:
-        return judged(call, None, None)
-    except Exception as error:
-        return judged(call, None, error)
+        return report_of(answer)
+
+
+def outcome(call: Call, done: Future[Report] | asyncio.Task[Report]) -> str:
+    """Return "right", or what is wrong with how a call ended."""
+    if error := done.exception():
+        typed = isinstance(error, openai.OpenAIError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
+        return "right" if call.expected is None and typed else f"{call.model}: {type(error).__name__}"
+    attempts = done.result().attempts
+    if len(attempts) > 3:
+        return f"{call.model}: {len(attempts)} attempts"
+    found = [attempt.verdict.refused for attempt in attempts]
+    return "right" if found == call.expected else f"{call.model}: verdicts {found}"
 
 
 def by_threads(url: str, calls: list[Call], at_once: int, guard: Guard, memory: list[float]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     with openai.OpenAI(base_url=url, api_key="key", max_retries=0) as plain, ThreadPoolExecutor(at_once) as pool:
         client = guard_openai(plain, guard, POLICY, "gate")
-        for done, outcome in enumerate(pool.map(lambda call: blocking(call, client), calls)):
-            outcomes[outcome] += 1
-            _note(memory, done, len(calls))
+        futures = [pool.submit(blocking, call, client) for call in calls]
+        for index, (call, future) in enumerate(zip(calls, futures, strict=True)):
+            outcomes[outcome(call, future)] += 1
+            _note(memory, index, len(calls))
     return outcomes
 
 
 async def by_coroutines(url: str, calls: list[Call], at_once: int, guard: Guard, memory: list[float]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
-    room = asyncio.Semaphore(at_once)
     async with openai.AsyncOpenAI(base_url=url, api_key="key", max_retries=0) as plain:
-        client = guard_openai(plain, guard, POLICY, "gate")
-
-        async def one(call: Call) -> str:
-            async with room:
-                return await awaiting(call, client)
-
-        for done, coming in enumerate(asyncio.as_completed([one(call) for call in calls])):
-            outcomes[await coming] += 1
-            _note(memory, done, len(calls))
+        client, room = guard_openai(plain, guard, POLICY, "gate"), asyncio.Semaphore(at_once)
+        tasks = [asyncio.create_task(awaiting(call, client, room)) for call in calls]
+        for index, (call, task) in enumerate(zip(calls, tasks, strict=True)):
+            await asyncio.wait([task])
+            outcomes[outcome(call, task)] += 1
+            _note(memory, index, len(calls))
     await asyncio.sleep(0.1)
     outcomes["tasks left"] = len(asyncio.all_tasks()) - 1
     return +outcomes
@@ -212,38 +199,51 @@ def soak(calls: int, at_once: int, faults: float) -> dict[str, Any]:
     }
 
 
-def in_turns(plain: Any, guarded: Any, measure: Any, repetitions: int) -> tuple[float, float]:
-    """Return the median seconds of a plain and of a guarded call that take turns, after one of each that is not counted."""
-    seconds = [(measure(plain), measure(guarded)) for _ in range(repetitions + 1)][1:]
-    return statistics.median(first for first, _ in seconds), statistics.median(second for _, second in seconds)
+@dataclass(frozen=True)
+class Cost:
+    """What one call took: by the clock, and of the processor (this process alone; the server has its own)."""
+
+    seconds: float
+    cpu_seconds: float
 
 
-def whole_seconds(client: openai.OpenAI) -> float:
-    began = time.perf_counter()
+def whole(client: openai.OpenAI) -> Cost:
+    began, cpu = time.perf_counter(), time.process_time()
     client.chat.completions.create(model="answers", messages=MESSAGES)
-    return time.perf_counter() - began
+    return Cost(time.perf_counter() - began, time.process_time() - cpu)
 
 
-def first_token_seconds(client: openai.OpenAI) -> float:
-    began, first = time.perf_counter(), 0.0
-    for chunk in client.chat.completions.create(model="answers", messages=MESSAGES, stream=True):
-        if not first and chunk.choices[0].delta.content:
-            first = time.perf_counter() - began
-    return first
+def first_token(client: openai.OpenAI) -> Cost:
+    began, cpu = time.perf_counter(), time.process_time()
+    with client.chat.completions.create(model="answers", messages=MESSAGES, stream=True) as stream:
+        next(chunk for chunk in stream if chunk.choices[0].delta.content)
+        return Cost(time.perf_counter() - began, time.process_time() - cpu)
 
 
-def costs(repetitions: int) -> dict[str, Any]:
+def side_by_side(plain: Any, guarded: Any, measure: Callable[[Any], Cost], repetitions: int) -> dict[str, float]:
+    """Return the median milliseconds of a plain and of a guarded call that take turns, after one of each that is not counted."""
+    pairs = [(measure(plain), measure(guarded)) for _ in range(repetitions + 1)][1:]
+    figures = {}
+    for side, costs in zip(("plain", "guarded"), zip(*pairs, strict=True), strict=True):
+        figures[f"{side}_ms"] = statistics.median(cost.seconds for cost in costs) * 1e3
+        figures[f"{side}_cpu_ms"] = statistics.median(cost.cpu_seconds for cost in costs) * 1e3
+    for kind in ("ms", "cpu_ms"):
+        figures[f"difference_{kind}"] = figures[f"guarded_{kind}"] - figures[f"plain_{kind}"]
+    return figures
+
+
+def overhead(repetitions: int) -> dict[str, Any]:
     """Return what the guard costs a clean call, and the gate the first token."""
     figures: dict[str, Any] = {}
     for name, wait, pause, measure in (
-        ("instant", 0.0, 0.0, whole_seconds),
-        ("model_300_ms", MODEL_SECONDS, 0.0, whole_seconds),
-        ("first_token", MODEL_SECONDS, PAUSE_SECONDS, first_token_seconds),
+        ("instant", 0.0, 0.0, whole),
+        ("model_300_ms", MODEL_SECONDS, 0.0, whole),
+        ("first_token", MODEL_SECONDS, PAUSE_SECONDS, first_token),
     ):
         with server(wait, pause) as url, openai.OpenAI(base_url=url, api_key="key", max_retries=0) as client:
-            plain, guarded = in_turns(client, guard_openai(client, stream="gate"), measure, repetitions)
-        figures[name] = {"plain_ms": plain * 1e3, "guarded_ms": guarded * 1e3, "difference_ms": (guarded - plain) * 1e3}
-    figures["share_of_300_ms"] = figures["instant"]["difference_ms"] / (MODEL_SECONDS * 1e3)
+            figures[name] = side_by_side(client, guard_openai(client, stream="gate"), measure, repetitions)
+    for kind in ("ms", "cpu_ms"):
+        figures[f"share_of_300_{kind}"] = figures["instant"][f"difference_{kind}"] / (MODEL_SECONDS * 1e3)
     return figures
 
 
@@ -258,7 +258,7 @@ def main() -> None:
     result = {
         "openai": openai.__version__,
         "soak": soak(chosen.calls, chosen.at_once, chosen.faults),
-        "costs": costs(chosen.repetitions),
+        "overhead": overhead(chosen.repetitions),
     }
     chosen.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -209,6 +209,32 @@ def cascade() -> str:
     )
 
 
+def guarded_clients() -> str:
+    """One line per figure of the soak and of what the guard costs a call."""
+    path = RESULTS / "soak.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/soak.py`."
+    results = read(path)
+    load, cost = results["soak"], results["overhead"]
+    call, token = cost["instant"], cost["first_token"]
+    left = f"{load['connections_left']} connections, {load['files_left']} files"
+    rows = [
+        [
+            f"{load['calls']:,} calls, {load['at_once']} at once, {load['faulty']:,} of them faulty: ended as they must",
+            f"{load['right']:,}",
+        ],
+        ["left open behind them", left],
+        ["memory after a tenth of the calls, and at the end", f"{load['memory_mb'][0]:.0f} MB, {load['memory_mb'][-1]:.0f} MB"],
+        ["a clean call, plain and guarded: medians", f"{call['plain_ms']:.1f} ms, {call['guarded_ms']:.1f} ms"],
+        [
+            "what the guard takes of the processor a call, and as a share of 300 ms",
+            f"{call['difference_cpu_ms']:.1f} ms, {cost['share_of_300_cpu_ms']:.1%}",
+        ],
+        ["first visible token, plain and gated: medians", f"{token['plain_ms']:.0f} ms, {token['guarded_ms']:.0f} ms"],
+    ]
+    return table(["figure", "measured"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "speed": speed,
@@ -218,6 +244,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "serve": serve,
     "alerts": alerts,
     "alert_choice": alert_choice,
+    "guarded_clients": guarded_clients,
     "alternatives": alternatives,
     "facts": facts,
 }
