@@ -83,7 +83,7 @@ def anthropic(session: nox.Session, release: str) -> None:
 
 def guarded_client(session: nox.Session, sdk: str, *packages: str) -> None:
     """Run the tests of an SDK's adapter, and both type checkers over what a user writes."""
-    session.install("-q", *packages, ".", *TESTS, "mypy>=1.13", "pyright>=1.1")
+    session.install("-q", *packages, ".[remote]", *TESTS, "mypy>=1.13", "pyright>=1.1")
     session.run("pytest", "-q", INTEGRATIONS, "-k", f"test_{sdk}", *session.posargs)
     types, python = f"{INTEGRATIONS}/{sdk}_types.py", f"{session.virtualenv.bin}/python"
     session.run("mypy", "--strict", "--python-executable", python, types)
@@ -100,7 +100,7 @@ def langchain(session: nox.Session, release: list[str]) -> None:
 
 @nox.session
 def litellm_proxy(session: nox.Session) -> None:
-    """Guarded clients, our guardrail and the served one with a real LiteLLM proxy, offline: its models have their answers in its configuration."""
+    """Guarded clients, guardrails and the hook with a real LiteLLM proxy, offline: its configuration has the answers of its models."""
     session.install("-q", ".[anthropic,litellm,openai,serve]", *TESTS)
     session.run("pytest", "-q", "tests/proxy", f"{INTEGRATIONS}/test_litellm.py", *session.posargs)
 

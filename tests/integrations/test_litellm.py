@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from litellm.exceptions import GuardrailRaisedException
 from refusal_guard_litellm import RefusalFallback, RefusalGuardrail
 
 REFUSED = TEXTS["refuses"]
+pytestmark = pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning")  # LiteLLM's own types
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).with_name("config.yaml")
-PATIENCE = 180.0  # it takes a quarter of a minute to start, and more on a busy machine
+PATIENCE = 600.0  # it takes a quarter of a minute to start, and more on a busy machine
 
 
 @pytest.fixture(scope="session")
