@@ -79,7 +79,6 @@ def test_the_hook_leaves_alone_what_is_no_chat_completion():
 
 
 def test_the_readmes_example_falls_back():
-    done = subprocess.run(
-        [sys.executable, "-c", snippet_of("refusal_guard_litellm")], capture_output=True, text=True, timeout=300, check=True
-    )
+    command, settings = [sys.executable, "-c", snippet_of("refusal_guard_litellm")], os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=settings)
     assert done.stdout.splitlines()[-1] == "It is Paris, the capital of France."
