@@ -13,6 +13,7 @@ nox.options.sessions = [
     "openai",
     "anthropic",
     "langchain",
+    "hosts",
     "litellm_proxy",
     "serve",
     "prometheus",
@@ -28,6 +29,7 @@ ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic
 
 # 1.4 is what there was before LangChain had a word for refusals (langchain-core 1.7.5).
 LANGCHAIN = {"1.4": ["langchain==1.4.7", "langchain-core==1.7.2"], "1.5": ["langchain>=1.5,<2"]}
+HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "mlflow": "mlflow"}  # and their extras
 
 
 @nox.session
@@ -96,6 +98,14 @@ def langchain(session: nox.Session, release: list[str]) -> None:
     """The callbacks, the parser, the guarded model and the middleware with both generations of LangChain."""
     session.install("-q", *release, ".", *TESTS, "langchain-classic>=1", "langchain-openai>=1")
     session.run("pytest", "-q", INTEGRATIONS, "-k", "test_langchain", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("host", [nox.param(host, id=host) for host in HOSTS])
+def hosts(session: nox.Session, host: str) -> None:
+    """The small adapters, each in its host; MLflow's scorers run with pandas, which mlflow-skinny does not bring."""
+    session.install("-q", f".[{HOSTS[host]}]", *TESTS, "pandas>=2")
+    session.run("pytest", "-q", f"{INTEGRATIONS}/test_{host}.py", *session.posargs)
 
 
 @nox.session
