@@ -133,8 +133,8 @@ def share_read_closely(pairs: Sequence[Pair]) -> float:
     detector.detect([Conversation.from_pair("p", "r")])
     settle, runtime = detector.config.settle, detector._runtime
     assert runtime is not None
-    spans = [sentences(clip(response)[0]) for _, response in pairs]
-    return statistics.mean(settle.below < runtime.linear.read(found)[0] < settle.above for found in spans if found)
+    read = [runtime.linear.read(found) for _, response in pairs if (found := sentences(clip(response)[0]))]
+    return statistics.mean(first < settle.above and (first > settle.below or scores.max() >= settle.suspicious) for first, scores in read)
 
 
 def bulk(rows: int) -> dict[str, float]:

@@ -25,6 +25,7 @@ def folders(tmp_path_factory):
     import torch
 
     from refusal_guard.detectors.export import export
+    from refusal_guard.detectors.quantize import quiet
 
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("checkpoints")
@@ -36,7 +37,8 @@ def folders(tmp_path_factory):
     for name in ("minos", "protectai"):
         folder = getattr(found, name)
         (folder / "onnx").mkdir()
-        export(ModelFiles(PRESETS[name], folder), folder / "onnx" / "model.onnx")
+        with quiet():
+            export(ModelFiles(PRESETS[name], folder), folder / "onnx" / "model.onnx")
     return found
 
 

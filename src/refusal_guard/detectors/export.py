@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from .hub import ModelFiles
-from .quantize import quiet
 from .transformers import classifier
 
 _OPSET = 18
@@ -32,17 +31,16 @@ def export(files: ModelFiles, to: Path) -> Path:
     """
     ids = torch.ones((2, 16), dtype=torch.int64)
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with quiet():
-        torch.onnx.export(
-            _LogitsOnly(classifier(files, torch.float32)).eval(),
-            (ids, torch.ones_like(ids)),
-            str(to),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes=(sizes, sizes),
-            dynamo=True,
-            external_data=False,
-            opset_version=_OPSET,
-            verbose=False,
-        )
+    torch.onnx.export(
+        _LogitsOnly(classifier(files, torch.float32)).eval(),
+        (ids, torch.ones_like(ids)),
+        str(to),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["logits"],
+        dynamic_shapes=(sizes, sizes),
+        dynamo=True,
+        external_data=False,
+        opset_version=_OPSET,
+        verbose=False,
+    )
     return to

@@ -116,7 +116,8 @@ def _exported(files: ModelFiles, to: Path) -> Path:
         raise MissingExtraError(f"Exporting {files.spec.name}, which publishes no ONNX graph,", "int8,transformers")
     from .export import export
 
-    return export(files, to)
+    with quiet():
+        return export(files, to)
 
 
 def _quantised(graph: Path, scratch: Path) -> Path:
