@@ -18,7 +18,7 @@ nox.options.sessions = [
     "serve",
     "prometheus",
 ]
-TESTS = ["pytest>=8.3", "hypothesis>=6.100"]
+TESTS = ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
 ENCODERS = "tests/encoders"
@@ -40,7 +40,7 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "tests/wheel_contents.py", folder)
     session.install("-q", "--find-links", folder, "--no-index", "--no-deps", "refusal-guard")
     session.install("-q", "refusal-guard", *TESTS, *LOCAL, "--find-links", folder)
-    session.run("pytest", "-q", "-p", "no:cacheprovider")
+    session.run("pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
 
 
 @nox.session
@@ -86,7 +86,7 @@ def anthropic(session: nox.Session, release: str) -> None:
 def guarded_client(session: nox.Session, sdk: str, *packages: str) -> None:
     """Run the tests of an SDK's adapter, and both type checkers over what a user writes."""
     session.install("-q", *packages, ".[remote]", *TESTS, "mypy>=1.13", "pyright>=1.1")
-    session.run("pytest", "-q", INTEGRATIONS, "-k", f"test_{sdk}", *session.posargs)
+    session.run("pytest", "-q", "-n", "2", INTEGRATIONS, "-k", f"test_{sdk}", *session.posargs)
     types, python = f"{INTEGRATIONS}/{sdk}_types.py", f"{session.virtualenv.bin}/python"
     session.run("mypy", "--strict", "--python-executable", python, types)
     session.run("pyright", "--pythonpath", python, types)
