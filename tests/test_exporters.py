@@ -390,8 +390,9 @@ def test_no_text_appears_anywhere_by_default(registry, telemetry, caplog):
 def test_text_that_was_asked_for_is_in_logs_and_events_and_in_no_metric(registry, telemetry, caplog):
     with telemetry.tracer.start_as_current_span("chat"):
         judge_canaries([LoggingHook(), PrometheusHook(registry), telemetry.hook()], include_text=True)
-    assert caplog.records[0].refusal_guard["response"] == f"response {CANARY}"
-    assert telemetry.records()[0].attributes["refusal_guard.prompt"] == f"prompt {CANARY}"
+    # Two guards tell, each in a thread of its own: whose event comes first is open.
+    assert f"response {CANARY}" in [record.refusal_guard.get("response") for record in caplog.records if hasattr(record, "refusal_guard")]
+    assert f"prompt {CANARY}" in [record.attributes.get("refusal_guard.prompt") for record in telemetry.records()]
     assert CANARY not in prometheus_client.generate_latest(registry).decode() + repr(telemetry.metrics())
 
 
