@@ -15,7 +15,7 @@ import httpx
 from served import REFUSAL, until
 
 from refusal_guard.cli import main
-from refusal_guard.serve.command import TOKEN_VARIABLE
+from refusal_guard.serve.command import TOKEN_VARIABLE, _listening
 
 COMMAND = [sys.executable, "-m", "refusal_guard.cli", "serve"]
 TOKEN = "s3cret-t0ken"
@@ -168,3 +168,10 @@ def test_without_the_extra_the_command_names_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "refusal-guard[serve]" in done.stderr
+
+
+def test_connections_name_tcp_so_that_no_answer_waits_for_an_acknowledgement():
+    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
