@@ -8,7 +8,7 @@ import pytest
 openai = pytest.importorskip("openai")
 yaml = pytest.importorskip("yaml")
 
-from conftest import CONFIG, running_proxy
+from proxies import CONFIG, running_proxy
 
 SHIPPED = Path(__file__).parents[2] / "integrations" / "refusal_guard_litellm" / "config.yaml"
 ASKED = [{"role": "user", "content": "What is the capital of France?"}]

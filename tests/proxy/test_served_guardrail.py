@@ -10,7 +10,7 @@ openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from conftest import running, running_proxy
+from proxies import running, running_proxy
 
 CONFIG = Path(__file__).with_name("guardrail.yaml")
 TOKEN = "s3cret-t0ken"
