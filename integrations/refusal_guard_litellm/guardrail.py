@@ -15,6 +15,8 @@ OnRefusal = Literal["block", "flag"]
 Stream = Literal["gate", "full"]
 _VERDICT = "refusal_guard_verdict"
 HEADER = "x-refusal-guard"
+# About a sentence: the usual five chunks, "I'm sorry, but", are the opening of refusals and of answers alike.
+_CHUNKS_A_SCAN = 25
 
 
 class RefusalGuardrail(CustomGuardrail):  # type: ignore[misc]
@@ -22,7 +24,7 @@ class RefusalGuardrail(CustomGuardrail):  # type: ignore[misc]
 
     Every key under `litellm_params` comes as a keyword. `detector`, `threshold` and `on_error` are those of `Guard`. `on_refusal` says what
     happens: "block" ends the call with status 400, "flag" tells in the header `x-refusal-guard` and in LiteLLM's logs. Of a stream "gate"
-    releases what was judged so far, every few chunks, and "full" everything at its end; a blocked stream ends in an error. An answer of
+    releases what was judged so far, every 25 chunks, and "full" everything at its end; a blocked stream ends in an error. An answer of
     several choices is refused when all are, and one that calls tools is none. Raises InputError for anything else.
     """
 
@@ -45,6 +47,7 @@ class RefusalGuardrail(CustomGuardrail):  # type: ignore[misc]
         # By these LiteLLM withholds the chunks of a stream until they are judged.
         self.streaming_buffer_until_moderated = self._blocks
         self.streaming_buffer_release_on_scan = stream == "gate"
+        self.streaming_sampling_rate = _CHUNKS_A_SCAN
         super().__init__(**options)
 
     async def apply_guardrail(self, inputs: Any, request_data: dict[str, Any], input_type: str, logging_obj: Any = None) -> Any:
