@@ -29,7 +29,7 @@ ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic
 
 # 1.4 is what there was before LangChain had a word for refusals (langchain-core 1.7.5).
 LANGCHAIN = {"1.4": ["langchain==1.4.7", "langchain-core==1.7.2"], "1.5": ["langchain>=1.5,<2"]}
-HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "mlflow": "mlflow"}  # and their extras
+HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "inspect": "inspect", "mlflow": "mlflow"}  # and their extras
 
 
 @nox.session
