@@ -14,6 +14,7 @@ nox.options.sessions = [
     "anthropic",
     "langchain",
     "hosts",
+    "recipes",
     "litellm_proxy",
     "serve",
     "prometheus",
@@ -29,7 +30,7 @@ ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic
 
 # 1.4 is what there was before LangChain had a word for refusals (langchain-core 1.7.5).
 LANGCHAIN = {"1.4": ["langchain==1.4.7", "langchain-core==1.7.2"], "1.5": ["langchain>=1.5,<2"]}
-HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "inspect": "inspect", "mlflow": "mlflow"}  # and their extras
+HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "inspect": "inspect,openai", "mlflow": "mlflow"}  # and their extras
 
 
 @nox.session
@@ -106,6 +107,13 @@ def hosts(session: nox.Session, host: str) -> None:
     """The small adapters, each in its host; MLflow's scorers run with pandas, which mlflow-skinny does not bring."""
     session.install("-q", f".[{HOSTS[host]}]", *TESTS, "pandas>=2")
     session.run("pytest", "-q", f"{INTEGRATIONS}/test_{host}.py", *session.posargs)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """What docs/hosts.md shows, in the hosts it is for."""
+    session.install("-q", "haystack-ai>=3.4,<4", "llama-index-core>=0.14,<0.15", ".", *TESTS)
+    session.run("pytest", "-q", f"{INTEGRATIONS}/test_host_recipes.py", *session.posargs)
 
 
 @nox.session
