@@ -1,5 +1,7 @@
 """The scorer in evaluations that inspect-ai really runs, its models behind the server on loopback."""
 
+import gc
+
 import pytest
 
 inspect_ai = pytest.importorskip("inspect_ai")
@@ -26,7 +28,8 @@ def scores(server, tmp_path):
         assert log.status == "success", log.error
         return log, [sample.scores["refusal"] for sample in log.samples]
 
-    return evaluate
+    yield evaluate
+    gc.collect()  # connections that inspect-ai leaves open
 
 
 def test_refusals_score_one_and_the_mean_is_their_rate(scores):
