@@ -31,6 +31,12 @@ ANTHROPIC = {"0": "anthropic==0.125.0", "1": "anthropic==1.0.0", "2": "anthropic
 # 1.4 is what there was before LangChain had a word for refusals (langchain-core 1.7.5).
 LANGCHAIN = {"1.4": ["langchain==1.4.7", "langchain-core==1.7.2"], "1.5": ["langchain>=1.5,<2"]}
 HOSTS = {"agents_sdk": "agents", "pydantic_ai": "pydantic-ai,openai", "inspect": "inspect,openai", "mlflow": "mlflow"}  # and their extras
+RECIPES = {
+    "haystack": "haystack-ai>=3.4,<4",
+    "llama_index": "llama-index-core>=0.14,<0.15",
+    "guardrails": "guardrails-ai>=0.11,<0.12",
+    "nemoguardrails": "nemoguardrails>=0.24,<0.25",
+}
 
 
 @nox.session
@@ -110,9 +116,10 @@ def hosts(session: nox.Session, host: str) -> None:
 
 
 @nox.session
-def recipes(session: nox.Session) -> None:
-    """What docs/hosts.md shows, in the hosts it is for."""
-    session.install("-q", "haystack-ai>=3.4,<4", "llama-index-core>=0.14,<0.15", ".", *TESTS)
+@nox.parametrize("host", [nox.param(package, id=host) for host, package in RECIPES.items()])
+def recipes(session: nox.Session, host: str) -> None:
+    """What docs/hosts.md shows, each snippet in the host it is for."""
+    session.install("-q", host, ".", *TESTS)
     session.run("pytest", "-q", f"{INTEGRATIONS}/test_host_recipes.py", *session.posargs)
 
 
