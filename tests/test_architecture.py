@@ -173,6 +173,12 @@ def test_importing_loads_nothing_heavy():
     assert loaded.strip() == "[]"
 
 
+def test_the_command_line_starts_without_what_single_commands_need():
+    names = {name for name in HEAVY if name != "rich"} | {"refusal_guard.alerts", "refusal_guard.evaluate"}
+    loaded = in_fresh_python(f"import sys, refusal_guard.cli; print([name for name in {names} if name in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
 def test_importing_and_scanning_open_no_socket_and_importing_reads_no_model():
     code = """
 import sys

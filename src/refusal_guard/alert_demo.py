@@ -16,7 +16,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .alerts import Alert, Alerts, Rule
 from .conversation import Conversation
 from .errors import InputError
 from .events import ScanEvent, flush, tagged
@@ -27,7 +26,9 @@ from .verdict import Label
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-RULE = Rule(name="refusals", kind="refusals", by=("model",), rate=0.2)
+    from .alerts import Alert
+
+_ALERT_RATE = 0.2
 _CALLS_A_MINUTE = 30  # of each model
 _MINUTES = 35
 _INCIDENT = range(12, 22)
@@ -54,9 +55,12 @@ def run(options: Namespace) -> int:
     """Judge the rows, and replay them."""
     if not 0.0 <= options.seconds <= 3_600.0:
         raise InputError("--seconds must be between 0 and 3600")
+    from .alerts import Alerts, Rule  # which no other command needs
+
     replay = Replay(_judged(options.file), options.seed)
     console = Console(highlight=False)
-    alerts = Alerts([RULE], [lambda alert: console.print(_notice(alert))], clock=lambda: replay.now)
+    rule = Rule(name="refusals", kind="refusals", by=("model",), rate=_ALERT_RATE)
+    alerts = Alerts([rule], [lambda alert: console.print(_notice(alert))], clock=lambda: replay.now)
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         for minute in range(_MINUTES):
             for event in replay.minute(minute):
@@ -145,7 +149,7 @@ def _screen(replay: Replay, minute: int, alerting: set[str]) -> Panel:
 def _bars(rates: Iterable[float]) -> Text:
     bars = Text()
     for rate in rates:
-        bars.append(_BARS[min(len(_BARS) - 1, int(rate * len(_BARS)))], "red" if rate >= (RULE.rate or 1.0) else "cyan")
+        bars.append(_BARS[min(len(_BARS) - 1, int(rate * len(_BARS)))], "red" if rate >= _ALERT_RATE else "cyan")
     return bars.append(" " * (_MINUTES - len(bars)))
 
 

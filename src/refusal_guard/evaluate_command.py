@@ -16,13 +16,14 @@ from rich.text import Text
 from .bulk import Scanned, scan_records
 from .conversation import Fields
 from .errors import InputError
-from .evaluate import Figure, Metrics, Suggestion, evaluate, suggest_threshold
 from .files import Record, open_rows
 from .guard import Guard
 from .verdict import Label
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+    from .evaluate import Figure, Metrics, Suggestion
 
 GuardOf = Callable[[Namespace], Guard]
 _LABELS = (Label.REFUSAL, Label.PARTIAL, Label.COMPLIANCE)
@@ -125,12 +126,16 @@ class _Rows:
 
     def metrics(self, guard: Guard, options: Namespace, group: tuple[str, str] | None = None) -> Metrics:
         """Return the metrics of all rows or of a group."""
+        from .evaluate import evaluate  # numpy is dear to import, and other commands may not need it
+
         at = range(len(self.labels)) if group is None else self.groups[group]
         labels, scores = [self.labels[i] for i in at], [self.scores[i] for i in at]
         return evaluate(labels, scores, guard.threshold, partial_counts=options.partial_counts)
 
     def suggestions(self, options: Namespace) -> dict[str, Suggestion | None]:
         """Return what is suggested for each wish."""
+        from .evaluate import suggest_threshold
+
         wishes = {name: getattr(options, name) for name in _WISHES if getattr(options, name) is not None}
         counts = options.partial_counts
         return {name: suggest_threshold(self.labels, self.scores, partial_counts=counts, **{name: wish}) for name, wish in wishes.items()}
