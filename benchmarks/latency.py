@@ -134,8 +134,7 @@ def share_read_closely(pairs: Sequence[Pair]) -> float:
     settle, runtime = detector.config.settle, detector._runtime
     assert runtime is not None
     read = [runtime.linear.read(found) for _, response in pairs if (found := sentences(clip(response)[0]))]
-    closely = [first < settle.above and (first > settle.below or scores.max() >= settle.suspicious) for first, scores in read]
-    return sum(map(bool, closely)) / len(closely)
+    return statistics.mean(settle.passes_on(first, float(scores.max())) for first, scores in read)
 
 
 def bulk(rows: int) -> dict[str, float]:

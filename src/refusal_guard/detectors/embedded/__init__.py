@@ -45,6 +45,10 @@ class Settle(BaseModel):
     scale: float
     bias: float
 
+    def passes_on(self, first: float, strongest: float) -> bool:
+        """Return whether the encoder reads a response with this logit, whose strongest sentence scores `strongest`."""
+        return first < self.above and (first > self.below or strongest >= self.suspicious)
+
 
 class Blend(BaseModel):
     """The final logit where both stages read: first * linear + second * encoder + bias (stacking, fitted on held-out rows).
@@ -110,7 +114,7 @@ class EmbeddedDetector:
             return None
         first, scores = runtime.linear.read(spans)
         settle = self.config.settle
-        if first < settle.above and (first > settle.below or scores.max() >= settle.suspicious):
+        if settle.passes_on(first, float(scores.max())):
             score, label = self._read_closely(runtime, first, plain(clip(conversation.prompt)[0]), spans, scores)
         else:
             score, label = _sigmoid(settle.scale * first + settle.bias), Label.REFUSAL
