@@ -1,4 +1,4 @@
-"""Writes the measured figures into README.md and the model card, from benchmarks/results/ and the model's metrics.json.
+"""Writes the measured figures into README.md, docs/ and the model card, from benchmarks/results/ and the model's metrics.json.
 
 python benchmarks/tables.py            write
 python benchmarks/tables.py --check    exit with 1 when a document is not up to date
@@ -252,19 +252,15 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` by the part of that name."""
-    for name, part in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if pattern.search(text):
-            body = part()
-            text = pattern.sub(lambda match, body=body: f"{match[1]}{body}\n{match[2]}", text)
-    return text
+    pattern = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
 
 
 def documents() -> dict[Path, str]:
     """Return each generated document and what it should hold."""
-    readme = ROOT / "README.md"
     card = Template(CARD.read_text(encoding="utf-8")).substitute({name: part() for name, part in PARTS.items()})
-    return {readme: filled(readme.read_text(encoding="utf-8")), MODEL / "README.md": card}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return {page: filled(page.read_text(encoding="utf-8")) for page in pages} | {MODEL / "README.md": card}
 
 
 def main() -> int:
