@@ -77,10 +77,10 @@ def test_a_file_says_what_code_says(text, name, written, monkeypatch, caplog):
     assert "Refusals: model small" in caplog.text
 
 
-def test_the_file_in_the_readme_is_one(written, monkeypatch):
+def test_the_file_in_the_documentation_is_one(written, monkeypatch):
     monkeypatch.setenv("SLACK_WEBHOOK_URL", "http://127.0.0.1:9/")
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    [shown] = re.findall(r"```toml\n(\[*.*?)```", readme, re.DOTALL)
+    page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text()
+    [shown] = re.findall(r"```toml\n(\[*.*?)```", page, re.DOTALL)
     alerts = read_alerts(written(shown))
     assert alerts.rules == (DEFAULT_RULES[0],)
     assert alerts.limits.max_per_hour == 20
