@@ -3,10 +3,10 @@
     python benchmarks/cascade.py [--heavy NAME] [--rows N] [--timed N] [FILE ...]
 
 NAME is what Guard takes ("minos", "protectai", a folder, a URL), or "labels": a second stage that knows the rows' labels, the most that any
-could bring. Without FILEs: those of REFUSAL_GUARD_DATA's eval/ folder, else the golden rows; the figures in the README and the default
-band are from the held-out training rows that `python -m training.rows DATA` writes, with `--heavy labels --rows 4000`. For each wanted
-agreement with the second stage the band is chosen on one half of the rows and measured on the other. Partial rows count as refusals. Times
-are means of single pairs, the three detectors taking turns on the same rows.
+could bring. Without FILEs: those of REFUSAL_GUARD_DATA's eval/ folder, else the golden rows; the figures in docs/benchmarks.md and the
+default band are from the held-out training rows that `python -m training.rows DATA` writes, with `--heavy labels --rows 4000`. For each
+wanted agreement with the second stage the band is chosen on one half of the rows and measured on the other. Partial rows count as refusals.
+Times are means of single pairs, the three detectors taking turns on the same rows.
 """
 
 from __future__ import annotations

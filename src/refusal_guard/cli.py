@@ -35,7 +35,7 @@ _DETECTORS = "embedded (default), cascade, a published classifier (minos...: ref
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (README.md lists them)."""
+    """Run one command; returns the exit code (docs/command-line.md lists them)."""
     options = _parser().parse_args(arguments)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
