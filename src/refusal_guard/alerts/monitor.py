@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError
 from ..events import ScanEvent, flush
+from ..forks import at_fork
 from .alert import Alert
 from .notifiers import Notifier, log_alert
 from .outbox import Outbox, begun
@@ -182,5 +182,4 @@ def _after_fork() -> None:
         alerts.begin_anew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork(in_child=_after_fork)

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Protocol, Unpack
 
 import numpy as np
 
 from ..errors import DetectorError
+from ..forks import ForkLock
 from ..verdict import Detection, Label, Reason
 from .checkpoint import Checkpoint
 from .hub import CONFIG, TOKENIZER, ModelFiles, default_cache, find, verify
@@ -66,7 +66,7 @@ class EncoderDetector(ABC):
             cache = default_cache(self.spec)
         self._cache = cache
         self._in_memory: Loaded | None = None
-        self._lock = Lock()
+        self._lock = ForkLock()
 
     @abstractmethod
     def _weight_files(self, files: ModelFiles) -> list[Path]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..conversation import Conversation
 from ..errors import InputError
+from ..forks import ForkLock
 from ..text import clip, inert
 from ..verdict import Detection
 from .http import Backoff, Call, Endpoint, EndpointDetector
@@ -133,7 +133,7 @@ class JudgeDetector(EndpointDetector):
         self.model = model or self.format.model
         self.endpoint = Endpoint(url, detector=self.name, api_key=api_key, timeout=timeout, concurrency=concurrency, backoff=backoff)
         self._unparsed = 0
-        self._lock = Lock()
+        self._lock = ForkLock()
 
     @property
     def unparsed(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sys
 import time
 from collections import deque
@@ -12,10 +11,11 @@ from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import cache
-from threading import Condition, Thread, current_thread
+from threading import Condition, Thread, current_thread, get_ident
 from typing import Any
 from weakref import ref
 
+from ..forks import at_fork
 from .event import Hook, ScanEvent
 
 CAPACITY = 10_000
@@ -55,7 +55,7 @@ class Delivery:
         """Forget what waits and was counted."""
         self.dropped, self.failures = 0, [0] * len(self.hooks)
         self._changed = Condition()  # reentrant, as the garbage collector may run code that scans at any point
-        self._forks = 0
+        self._forking: set[int] = set()  # threads, not a count: a fork under way when this is made ends without having begun here
         self._waiting: deque[tuple[int, Parcel]] = deque()
         self._accepted = 0
         self._under_way: int | None = None
@@ -126,7 +126,7 @@ class Delivery:
         with self._changed:
             self._under_way = None
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._waiting and not self._forks, self._idle_seconds):
+            if not self._changed.wait_for(lambda: self._waiting and not self._forking, self._idle_seconds):
                 self._worker = None
                 return None
             self._under_way, parcel = self._waiting.popleft()
@@ -145,14 +145,14 @@ class Delivery:
     def before_fork(self) -> None:
         """Wait, for a second at most, until no hook is at work: the child would inherit its locks, held for ever."""
         with self._changed:
-            self._forks += 1
+            self._forking.add(get_ident())
             if current_thread() is not self._worker:
                 self._changed.wait_for(lambda: self._under_way is None, _FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         with self._changed:
-            self._forks -= 1
+            self._forking.discard(get_ident())
             if self._waiting and not self._staffed:
                 self._start()
             self._changed.notify_all()
@@ -204,5 +204,4 @@ def _after_fork_in_child() -> None:
         delivery.begin_anew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from threading import Lock
-
 from ..errors import InputError
+from ..forks import ForkLock
 from .event import ScanEvent, encodable
 
 LABELS = ("model", "route", "verdict", "signal", "action")
@@ -22,7 +21,7 @@ class BoundedValues:
     def __init__(self, limit: int = MAX_VALUES) -> None:
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise InputError("a label needs room for at least 1 value")
-        self._limit, self._known, self._lock = limit, set[str](), Lock()
+        self._limit, self._known, self._lock = limit, set[str](), ForkLock()
 
     def __call__(self, value: object) -> str:
         """Return the value to use, a text of 120 characters at most."""

@@ -10,12 +10,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import ModelError
+from ...forks import ForkLock
 from ...text import HEAD_CHARACTERS, Sentence, clip, plain, sentences
 from ...verdict import Detection, Label, Probability, Reason, Span, Threshold
 
@@ -92,7 +92,7 @@ class EmbeddedDetector:
         self.folder = MODELS / DEFAULT_MODEL if folder is None else folder
         self.config = self._read_config()
         self._runtime: Runtime | None = None
-        self._lock = Lock()
+        self._lock = ForkLock()
 
     @property
     def threshold(self) -> float:
