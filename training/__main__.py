@@ -47,10 +47,7 @@ class Round:
 
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
 FIRST_ROUND = Round(public_share=1.0, epochs=2, run=1, peak=1.0, seed=1)
-LAST_ROUNDS = (
-    Round(public_share=0.4, epochs=1, run=1, peak=0.6, seed=2),
-    Round(public_share=0.5, epochs=1, run=1, peak=0.7, seed=5, trust=0.7),
-)
+LAST_ROUND = Round(public_share=0.3, epochs=1, run=1, peak=0.7, seed=7, trust=0.7)
 
 
 def main() -> None:
@@ -82,19 +79,15 @@ def main() -> None:
 
 
 def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], work: Path, released: Path) -> None:
-    """Run the first round, each of the last ones from where it ended, and save the mean of what these became."""
+    """Run both rounds, the second from where the first ended."""
     torch.manual_seed(0)
-    begun, *ends = (work / f"encoder-{number}" for number in range(1 + len(LAST_ROUNDS)))
     model, tokenizer = encoder.start(rows, released)
-    for folder, plan in zip((begun, *ends), (FIRST_ROUND, *LAST_ROUNDS), strict=True):
-        if folder is not begun:
-            model, tokenizer = encoder.restore(begun)
+    for name, plan in (("encoder-0", FIRST_ROUND), ("encoder", LAST_ROUND)):
         chosen = drawn(training, plan)
         losses = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed, trust=plan.trust)
         for epoch, loss in zip(range(plan.run), losses, strict=False):
-            print(f"{folder.name}, epoch {epoch}: loss {loss:.4f}", flush=True)
-            encoder.save(model, tokenizer, folder)
-    encoder.save(encoder.averaged(ends), tokenizer, work / "encoder")
+            print(f"{name}, epoch {epoch}: loss {loss:.4f}", flush=True)
+            encoder.save(model, tokenizer, work / name)
 
 
 def drawn(training: Sequence[Row], plan: Round) -> list[Row]:

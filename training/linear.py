@@ -19,8 +19,6 @@ from refusal_guard.text import plain, sentences
 from .rows import Row
 
 REGULARISATION = 10.0
-# Hard negatives are made to mislead words alone; counting them double, as the encoder does, costs this stage more than it gains.
-OWN_WEIGHT = 0.5
 _SENTENCES_PER_ANSWER = 2
 _FOLDS = 4
 
@@ -49,16 +47,12 @@ def fit(rows: Sequence[Row], seed: int = 0) -> LinearModel:
         fold = _fit_ngrams([rows[i] for i in inside], seed)
         for i in outside:
             features[i] = summarise(sentences(rows[i].response), *fold)
-    head = LogisticRegression(C=1.0).fit(features, positive, sample_weight=[_weight(row) for row in rows])
+    head = LogisticRegression(C=1.0).fit(features, positive, sample_weight=[row.weight for row in rows])
     weights, bias = _fit_ngrams(rows, seed)
     reason_weights, reason_bias = _fit_reasons(rows, weights, bias)
     return LinearModel(
         weights, _scalar(bias), head.coef_[0].astype(np.float32), _scalar(head.intercept_[0]), reason_weights, _scalar(reason_bias)
     )
-
-
-def _weight(row: Row) -> float:
-    return OWN_WEIGHT * row.weight if row.own else row.weight
 
 
 def _scalar(value: float) -> NDArray[np.float32]:
@@ -82,12 +76,12 @@ def _fit_ngrams(rows: Sequence[Row], seed: int) -> tuple[NDArray[np.float32], fl
     kept = [row for row in rows if row.label != "partial"]
     texts = ["\n".join(s.plain for s in sentences(row.response)) for row in kept]
     positive = [row.label == "refusal" for row in kept]
-    weights = [_weight(row) for row in kept]
+    weights = [row.weight for row in kept]
     for row in kept:
         if row.label == "compliance":
             spans = sentences(row.response)
             for sentence in rng.sample(spans, min(_SENTENCES_PER_ANSWER, len(spans))):
                 texts.append(sentence.plain)
                 positive.append(False)
-                weights.append(_weight(row) / _SENTENCES_PER_ANSWER)
+                weights.append(row.weight / _SENTENCES_PER_ANSWER)
     return fit_weights(texts, np.array(positive), np.array(weights))

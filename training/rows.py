@@ -77,8 +77,8 @@ def load(folder: Path) -> list[Row]:
 
 
 def load_own() -> list[Row]:
-    """Read the rows written for this project, which count double: they cover what the public sources lack."""
-    return [replace(_row(raw, f"own/{path.stem}"), weight=2.0) for path in sorted(OWN_ROWS.glob("*.jsonl")) for raw in read_jsonl(path)]
+    """Read the rows written for this project."""
+    return [_row(raw, f"own/{path.stem}") for path in sorted(OWN_ROWS.glob("*.jsonl")) for raw in read_jsonl(path)]
 
 
 def load_evaluation(folder: Path) -> dict[str, list[Row]]:
