@@ -25,8 +25,9 @@ WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
 # What the first stage may cost by settling rows alone: the share of refusals that the encoder would have found, and of answers that
 # it would have cleared. Stricter there, because a false alarm costs more.
 SETTLED_MISSES, SETTLED_ALARMS = 0.004, 0.002
-# The share of the project's own held-out answers, mostly hard negatives, that may be flagged.
-HARD_ALARMS = 0.04
+# The share of the project's own held-out answers, mostly hard negatives, that may be flagged. There are 657: with 12 of them flagged, it is
+# under 3 % with 95 % confidence (Clopper and Pearson 1934).
+HARD_ALARMS = 12 / 657
 # This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal.
 REREAD = 0.02
 REASON_MARGIN = 0.4
