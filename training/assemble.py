@@ -28,8 +28,9 @@ SETTLED_MISSES, SETTLED_ALARMS = 0.004, 0.002
 # The share of the project's own held-out answers, mostly hard negatives, that may be flagged. There are 657: with 12 of them flagged, it is
 # under 3 % with 95 % confidence (Clopper and Pearson 1934).
 HARD_ALARMS = 12 / 657
-# This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal.
-REREAD = 0.02
+# This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal. At .02, a stock
+# refusal after 500 words of answer was settled unread.
+REREAD = 0.08
 REASON_MARGIN = 0.4
 
 
