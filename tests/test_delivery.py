@@ -2,13 +2,11 @@
 
 import gc
 import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 import weakref
 
 import pytest
+from processes import forking, run_python
 
 from refusal_guard import Guard, ScanEvent
 from refusal_guard.events import Emitter, flush, tagged
@@ -191,10 +189,6 @@ def test_a_worker_that_has_nothing_to_do_ends_and_another_begins():
     assert gone() is None
 
 
-def run_python(code, **settings):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True, **settings).stdout
-
-
 AT_EXIT = """
 import sys, time
 from refusal_guard import Guard
@@ -210,7 +204,7 @@ for _ in range(20):
 
 @pytest.mark.parametrize("end", ["", "sys.exit()", "raise SystemExit(0)"])
 def test_what_waits_at_exit_is_delivered(end):
-    assert run_python(AT_EXIT + end).split() == ["refusal"] * 20
+    assert run_python(AT_EXIT + end) == ["refusal"] * 20
 
 
 SCAN_AT_EXIT = """
@@ -224,9 +218,6 @@ atexit.register(lambda: print(guard.scan("", "No.").refused))
 
 def test_a_scan_at_exit_breaks_nothing():
     assert "True" in run_python(SCAN_AT_EXIT)
-
-
-forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
 def _scan_in_child(guard, hook, answer):
@@ -287,7 +278,7 @@ print([child.exitcode for child in children].count(0), len(told))
 
 @forking
 def test_children_forked_while_hooks_are_at_work_tell_everything():
-    assert run_python(IN_CHILDREN).split() == ["10", "100"]
+    assert run_python(IN_CHILDREN) == ["10", "100"]
 
 
 MADE_WHILE_FORKING = """
@@ -307,4 +298,4 @@ print(made[0].events.flush(60), len(told))
 
 @forking
 def test_a_guard_made_while_the_process_forks_tells_its_events():
-    assert run_python(MADE_WHILE_FORKING).split() == ["True", "1"]
+    assert run_python(MADE_WHILE_FORKING) == ["True", "1"]

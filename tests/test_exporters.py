@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from processes import run_python
 
 from refusal_guard import Guard, InputError, Label, Reason, ScanEvent
 from refusal_guard.errors import DetectorError
@@ -91,10 +90,6 @@ def registry():
 
 def sample(registry, name, **labels):
     return registry.get_sample_value(name, labels)
-
-
-def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.split()
 
 
 def scans(model="unknown", route="unknown", verdict="refusal", signal="none", action="scanned"):
@@ -326,10 +321,7 @@ guard = Guard(FixedDetector(0.9), hooks=[OpenTelemetryHook()])
 guard.scan("", "No.")
 print(guard.events.flush(20), guard.events.failures)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.split() == [
-        "True",
-        "(0,)",
-    ]
+    assert run_python(code) == ["True", "(0,)"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,9 @@
 """A forked child can do what its parent was in the middle of: no lock stays with a thread that is not there."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from processes import forking, run_python
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-
-
-def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.split()
+pytestmark = forking
 
 
 WHILE_READING = """

@@ -12,13 +12,12 @@ import onnxruntime
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from ...text import Sentence, sentences
 from .linear import LinearModel
 from .passages import TokenBudget, encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ...text import Sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,18 @@ class Runtime:
         options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(folder / "encoder.onnx", options, providers=["CPUExecutionProvider"])
         linear = LinearModel(**{name: tensor.astype(np.float32) for name, tensor in tensors.items()})
-        return cls(linear, Tokenizer.from_file(str(folder / "tokenizer.json")), session, TokenBudget(**tokens))
+        runtime = cls(linear, Tokenizer.from_file(str(folder / "tokenizer.json")), session, TokenBudget(**tokens))
+        runtime._read_once()
+        return runtime
+
+    def _read_once(self) -> None:
+        """Have everything imported that a first reading imports (numpy puts some off).
+
+        A fork waits for whoever loads the model, but not for whoever reads: an import there would leave its lock taken in the child.
+        """
+        spans = sentences("A first sentence.")
+        _, scores = self.linear.read(spans)
+        self.encoder_logits("", spans, scores)
 
     def encoder_logits(self, prompt: str, spans: Sequence[Sentence], scores: NDArray[np.float64]) -> list[float]:
         """Return the encoder's logits for one pair, in the order of the config's labels."""
