@@ -171,9 +171,8 @@ def train(
         seen = [example(varied(row, rng), tokenizer, linear, budget) for row in rows]
         losses = []
         for batch in batches(seen, rng):
-            with _autocast():
-                logits = model(**tensors(batch))
-            each = -(_targets(batch, logits.float().detach(), trust) * logits.float().log_softmax(1)).sum(1)
+            logits = model(**tensors(batch))
+            each = -(_targets(batch, logits.detach(), trust) * logits.log_softmax(1)).sum(1)
             loss = (each * torch.tensor([item.weight for item in batch])).mean()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -201,11 +200,6 @@ def _rates(model: RefusalEncoder, peak: float) -> list[dict[str, Any]]:
     return [{"params": parameters, "lr": rate * peak} for parameters, rate in groups]
 
 
-def _autocast() -> torch.autocast:
-    """Compute in bfloat16 where the processor has instructions for it; without them it is slower by far."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
-
-
 def _rate(step: int, total: int) -> float:
     """Linear warm-up, then linear decay to zero."""
     warm = max(1, int(WARM_UP * total))
@@ -221,8 +215,7 @@ def logits(model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, row
     found = torch.zeros(len(rows), len(LABELS))
     for first in range(0, len(order), BATCH):
         part = order[first : first + BATCH]
-        with _autocast():
-            found[part] = model(**tensors([encoded[i] for i in part])).float()
+        found[part] = model(**tensors([encoded[i] for i in part]))
     return found
 
 

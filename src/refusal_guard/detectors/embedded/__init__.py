@@ -113,17 +113,19 @@ class EmbeddedDetector:
         if not spans:
             return None
         first, scores = runtime.linear.read(spans)
-        settle = self.config.settle
-        if settle.passes_on(first, float(scores.max())):
+        settle, strongest = self.config.settle, int(scores.argmax())
+        closely = settle.passes_on(first, float(scores[strongest]))
+        if closely:
             score, label = self._read_closely(runtime, first, plain(clip(conversation.prompt)[0]), spans, scores)
         else:
             score, label = _sigmoid(settle.scale * first + settle.bias), Label.REFUSAL
-        strongest = int(scores.argmax())
+        # A settled answer has no reason to decline; looking for one would take a quarter of its time.
+        declines = closely or first >= settle.above
         return Detection(
             score=score,
             detector=self.name,
             label=label,
-            reason=self._reason(runtime.linear.cannot(spans[strongest].plain)),
+            reason=self._reason(runtime.linear.cannot(spans[strongest].plain)) if declines else None,
             evidence=_in_original(spans[strongest], cut, len(text)),
             truncated=("response",) if cut else (),
         )

@@ -75,8 +75,8 @@ def _response_ids(tokenizer: Tokenizer, spans: Sequence[Sentence], scores: NDArr
         ids = _ids(tokenizer, text)
         if len(ids) <= budget.response:
             return ids
-    head_encoding = tokenizer.encode(text[:reach], add_special_tokens=False)
-    tail_text = text[-reach:]
+    head_encoding = tokenizer.encode(text[: _CHARACTERS_PER_TOKEN * budget.head], add_special_tokens=False)
+    tail_text = text[-_CHARACTERS_PER_TOKEN * budget.tail :]
     tail_encoding = tokenizer.encode(tail_text, add_special_tokens=False)
     head, tail = head_encoding.ids[: budget.head], tail_encoding.ids[-budget.tail :]
     head_end = head_encoding.offsets[len(head) - 1][1]
