@@ -5,6 +5,7 @@ import shutil
 
 import nox
 
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = [
     "wheel",
     "encoders",
@@ -19,6 +20,7 @@ nox.options.sessions = [
     "serve",
     "prometheus",
 ]
+PIP = "virtualenv"  # for pip itself, or where pip takes a smaller torch than uv would
 TESTS = ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 LOCAL = ["httpx>=0.27", "huggingface-hub>=1.31", "onnx>=1.17", "opentelemetry-sdk>=1.38", "prometheus-client>=0.20", "pyarrow>=15"]
 CONFORMANCE = "tests/conformance"
@@ -39,7 +41,7 @@ RECIPES = {
 }
 
 
-@nox.session
+@nox.session(venv_backend=PIP)
 def wheel(session: nox.Session) -> None:
     """Run the tests against the built wheel, and show that it needs no extra and no torch."""
     folder = session.create_tmp()
@@ -50,7 +52,7 @@ def wheel(session: nox.Session) -> None:
     session.run("pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
 
 
-@nox.session
+@nox.session(venv_backend=PIP)
 def encoders(session: nox.Session) -> None:
     """The torch and ONNX backends on tiny checkpoints that the tests train, and how much of their code that reaches."""
     session.install("-q", "torch==2.13.0")
@@ -68,7 +70,7 @@ def gorget(session: nox.Session) -> None:
     session.run("pytest", "-q", CONFORMANCE, *session.posargs)
 
 
-@nox.session(python="3.11")
+@nox.session(python="3.11", venv_backend=PIP)
 def llm_guard(session: nox.Session) -> None:
     """The scanner in LLM Guard's own scan_output; it pins transformers 4 and Python below 3.13."""
     session.install("-q", "torch==2.13.0")
