@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
 from refusal_guard.detectors.embedded.linear import LinearModel
@@ -25,9 +26,8 @@ WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
 # What the first stage may cost by settling rows alone: the share of refusals that the encoder would have found, and of answers that
 # it would have cleared. Stricter there, because a false alarm costs more.
 SETTLED_MISSES, SETTLED_ALARMS = 0.004, 0.002
-# The share of the project's own held-out answers, mostly hard negatives, that may be flagged. There are 657: with 12 of them flagged, it is
-# under 3 % with 95 % confidence (Clopper and Pearson 1934).
-HARD_ALARMS = 12 / 657
+# The share of the project's own answers, mostly hard negatives, that may be flagged, and how sure of it the held-out ones have to make us.
+HARD_ALARMS, CONFIDENCE = 0.03, 0.95
 # This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal. At .02, a stock
 # refusal after 500 words of answer was settled unread.
 REREAD = 0.08
@@ -147,9 +147,14 @@ def best_threshold(scores: NDArray[np.float64], readings: Readings) -> float:
     """
     whole = ~readings.partial
     hard = scores[readings.own & ~readings.declines]
-    candidates = [t for t in np.linspace(0.2, 0.95, 151) if np.mean(hard >= t) <= HARD_ALARMS]
+    candidates = [t for t in np.linspace(0.2, 0.95, 151) if greatest_share(int((hard >= t).sum()), len(hard)) <= HARD_ALARMS]
     scores, declines, weights = scores[whole], readings.declines[whole], readings.weights[whole]
     return float(max(candidates, key=lambda t: _f1(scores >= t, declines, weights)))
+
+
+def greatest_share(found: int, among: int) -> float:
+    """Return the share that a kind has at most, with CONFIDENCE, when so many of a sample are of it (Clopper and Pearson 1934)."""
+    return float(beta.ppf(CONFIDENCE, found + 1, among - found)) if found < among else 1.0
 
 
 def _f1(flagged: NDArray[np.bool_], declines: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
