@@ -16,7 +16,7 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n 2
+	$(BIN)/coverage run -m pytest -q -n 3
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
