@@ -1,6 +1,8 @@
 import json
 import shutil
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,3 +159,12 @@ def test_threshold_comes_from_the_model_folder(copy):
     (copy / "config.json").write_text(json.dumps(config | {"threshold": 0.123}))
     assert Guard(copy).threshold == 0.123
     assert EmbeddedDetector().threshold == Guard().threshold
+
+
+def test_scores_are_the_same_on_processors_without_vnni():
+    """There, two products of 8 by 8 bits are added in 16: with weights of seven bits that can't saturate."""
+    graph = onnx.load(FOLDER / "encoder.onnx").graph
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    multiplied = [weights[node.input[1]] for node in graph.node if node.op_type == "MatMulInteger" and node.input[1] in weights]
+    assert len(multiplied) > 30
+    assert max(np.abs(matrix.astype(int)).max() for matrix in multiplied) <= 64

@@ -119,7 +119,7 @@ class EmbeddedDetector:
             score, label = self._read_closely(runtime, first, plain(clip(conversation.prompt)[0]), spans, scores)
         else:
             score, label = _sigmoid(settle.scale * first + settle.bias), Label.REFUSAL
-        # A settled answer has no reason to decline; looking for one would take a quarter of its time.
+        # A settled answer has no reason to decline; looking for one would take a sixth of its time.
         declines = closely or first >= settle.above
         return Detection(
             score=score,

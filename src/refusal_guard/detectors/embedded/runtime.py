@@ -19,7 +19,7 @@ from .passages import TokenBudget, encode
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# One kernel for the sum and its normalisation takes four times as long as the two kernels that it stands for (ONNX Runtime 1.32).
+# One kernel for the sum and its normalisation takes three times as long as the two kernels that it stands for (ONNX Runtime 1.32).
 _SLOWER_FUSED = {"SkipLayerNormFusion"}
 
 
