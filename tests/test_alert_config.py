@@ -1,12 +1,11 @@
 """Alerts from TOML and YAML files, and errors that name the key at fault."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from alert_cases import Clock, event
+from processes import run_python
 
 from refusal_guard import InputError
 from refusal_guard.alerts import DEFAULT_RULES, Rule, read_alerts
@@ -157,5 +156,4 @@ try:
 except MissingExtraError as error:
     print(error.extra)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == package
+    assert run_python(code) == [package]

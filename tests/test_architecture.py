@@ -1,12 +1,11 @@
 """The house rules that a script can check: who imports whom, what is public, how large things get, what an import costs."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 from types import FunctionType
 
 import pytest
+from processes import run_python
 
 import refusal_guard
 from refusal_guard import clients, streaming
@@ -165,19 +164,15 @@ def test_no_mocks_in_the_tests():
     assert not used
 
 
-def in_fresh_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
-
-
 def test_importing_loads_nothing_heavy():
-    loaded = in_fresh_python(f"import sys, refusal_guard; print([name for name in {HEAVY} if name in sys.modules])")
-    assert loaded.strip() == "[]"
+    loaded = run_python(f"import sys, refusal_guard; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded == ["[]"]
 
 
 def test_the_command_line_starts_without_what_single_commands_need():
     names = {name for name in HEAVY if name != "rich"} | {"refusal_guard.alerts", "refusal_guard.evaluate"}
-    loaded = in_fresh_python(f"import sys, refusal_guard.cli; print([name for name in {names} if name in sys.modules])")
-    assert loaded.strip() == "[]"
+    loaded = run_python(f"import sys, refusal_guard.cli; print([name for name in {names} if name in sys.modules])")
+    assert loaded == ["[]"]
 
 
 def test_importing_and_scanning_open_no_socket_and_importing_reads_no_model():
@@ -196,4 +191,4 @@ verdict = refusal_guard.Guard().scan("p", "I'm sorry, I can't help with that, al
 assert verdict.refused and opened
 print(sockets)
 """
-    assert in_fresh_python(code).strip() == "[]"
+    assert run_python(code) == ["[]"]

@@ -40,9 +40,11 @@ class RefusalEncoder(nn.Module):
         self.bert = bert
         self.head = nn.Linear(bert.config.hidden_size, len(LABELS))
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        """Return logits, rows x labels in the order of LABELS."""
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits, rows x labels in the order of LABELS; without a mask, nothing is padding."""
         states = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
+        if attention_mask is None:
+            return self.head(states.mean(1))
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return self.head((states * mask).sum(1) / mask.sum(1))
 

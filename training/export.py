@@ -16,22 +16,8 @@ from refusal_guard.detectors.embedded.linear import LinearModel
 
 from .encoder import GrownEmbedding, RefusalEncoder
 
-INPUTS = ("input_ids", "token_type_ids")
+INPUTS = ("input_ids", "token_type_ids")  # no mask: inference pads nothing, and a seventh of the time would go with it
 _OPSET = 17
-
-
-class Unpadded(nn.Module):
-    """The encoder as inference calls it: with pairs of one length, so nothing is padded, and a seventh of the time goes with the masks."""
-
-    def __init__(self, model: RefusalEncoder) -> None:
-        super().__init__()
-        self.model = model
-        model.bert.set_attn_implementation("eager")  # traced, the others keep a mask
-
-    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
-        """Return logits, rows x labels."""
-        states = self.model.bert(input_ids=input_ids, token_type_ids=token_type_ids).last_hidden_state
-        return self.model.head(states.mean(1))
 
 
 def export_encoder(model: RefusalEncoder, target: Path) -> None:
@@ -53,13 +39,14 @@ def _export_full(model: RefusalEncoder, target: Path) -> None:
     if isinstance(embeddings.word_embeddings, GrownEmbedding):
         table = torch.cat((embeddings.word_embeddings.known, embeddings.word_embeddings.fresh)).detach()
         embeddings.word_embeddings = nn.Embedding.from_pretrained(table, padding_idx=0)
+    model.bert.set_attn_implementation("eager")  # traced, the others keep a mask
     model.eval()
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in INPUTS)
     free = {name: {0: "rows", 1: "tokens"} for name in INPUTS}
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracing exporter warns that it is the older one; it is the one quantisation can read
         torch.onnx.export(
-            Unpadded(model), example, str(target), dynamo=False, opset_version=_OPSET,
+            model, example, str(target), dynamo=False, opset_version=_OPSET,
             input_names=list(INPUTS), output_names=["logits"], dynamic_axes={**free, "logits": {0: "rows"}},
         )  # fmt: skip
 
