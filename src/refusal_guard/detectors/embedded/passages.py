@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from ...text import Sentence
 
@@ -70,22 +70,26 @@ def _ends(tokenizer: Tokenizer, text: str, head: int, tail: int, gap: int) -> li
 def _response_ids(tokenizer: Tokenizer, spans: Sequence[Sentence], scores: NDArray[np.float64], budget: TokenBudget, gap: int) -> list[int]:
     """Head, strongest sentence in between, tail; the whole response where it fits."""
     text = " ".join(span.plain for span in spans)
-    reach = _CHARACTERS_PER_TOKEN * budget.response
-    if len(text) <= reach:
-        ids = _ids(tokenizer, text)
-        if len(ids) <= budget.response:
-            return ids
-    head_encoding = tokenizer.encode(text[: _CHARACTERS_PER_TOKEN * budget.head], add_special_tokens=False)
-    tail_text = text[-_CHARACTERS_PER_TOKEN * budget.tail :]
-    tail_encoding = tokenizer.encode(tail_text, add_special_tokens=False)
-    head, tail = head_encoding.ids[: budget.head], tail_encoding.ids[-budget.tail :]
-    head_end = head_encoding.offsets[len(head) - 1][1]
-    tail_start = len(text) - len(tail_text) + tail_encoding.offsets[-len(tail)][0]
+    first, last, begin = _two_ends(tokenizer, text, budget)
+    if first is last and len(first.ids) <= budget.response:
+        return first.ids
+    head, tail = first.ids[: budget.head], last.ids[-budget.tail :]
+    head_end, tail_start = first.offsets[len(head) - 1][1], begin + last.offsets[-len(tail)][0]
     between = _strongest_between(spans, scores, head_end, tail_start)
     if between is None:
         return [*head, gap, *tail]
     middle = _ids(tokenizer, between[: _CHARACTERS_PER_TOKEN * budget.strongest])[: budget.strongest]
     return [*head, gap, *middle, gap, *tail]
+
+
+def _two_ends(tokenizer: Tokenizer, text: str, budget: TokenBudget) -> tuple[Encoding, Encoding, int]:
+    """Encode the head and the tail of a text, at once where it is short; also returns where the encoded tail begins."""
+    if len(text) <= _CHARACTERS_PER_TOKEN * budget.response:
+        whole = tokenizer.encode(text, add_special_tokens=False)
+        return whole, whole, 0
+    begin = len(text) - _CHARACTERS_PER_TOKEN * budget.tail
+    head = tokenizer.encode(text[: _CHARACTERS_PER_TOKEN * budget.head], add_special_tokens=False)
+    return head, tokenizer.encode(text[begin:], add_special_tokens=False), begin
 
 
 def _strongest_between(spans: Sequence[Sentence], scores: NDArray[np.float64], start: int, end: int) -> str | None:
