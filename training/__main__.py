@@ -1,4 +1,4 @@
-"""Make the embedded model: python -m training DATA [--work FOLDER] [--out FOLDER] [--from STEP].
+"""Make the embedded model: python -m training DATA [--work FOLDER] [--out FOLDER] [--from STEP] [--teacher MODEL] [--bfloat16].
 
 DATA holds train*.jsonl.gz to train on and eval/*.jsonl.gz to report on (never to choose by). The steps leave their results in the
 work folder, so a later one can be repeated alone.
@@ -11,7 +11,6 @@ import json
 import pickle
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +21,20 @@ from refusal_guard.detectors.embedded.linear import LinearModel
 from . import encoder, linear
 from .assemble import assemble
 from .compare import compare
+from .encoder import Round, Words
 from .rows import Row, empty_talk, late_refusals, load, load_evaluation
+from .teacher import joined, load_words, save_words, taught
 
 STEPS = ("linear", "encoder", "assemble", "compare")
+WORDS = Path(__file__).parent / "words.safetensors"
 MODEL = Path(__file__).parents[1] / "src" / "refusal_guard" / "models" / "refusal-v1"
 LATE_SHARE = 0.06
 EMPTY_TALK = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A round of fine-tuning: `run` of the `epochs` that the learning rate is planned for, on the own rows and some of the public ones.
-
-    `trust` is how much the label of a public row counts against what the encoder says of it.
-    """
-
-    public_share: float
-    epochs: int
-    run: int
-    peak: float
-    seed: int
-    trust: float = 1.0
-
-
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
-FIRST_ROUND = Round(public_share=1.0, epochs=2, run=1, peak=1.0, seed=1)
-LAST_ROUND = Round(public_share=0.3, epochs=1, run=1, peak=0.7, seed=7, trust=0.7)
+FIRST_ROUND = Round(epochs=2, run=1, peak=1.0, seed=1)
+LAST_ROUND = Round(peak=0.7, seed=7, trust=0.7)
+# Of the public rows that the teacher did not read, this share is seen again in the last round.
+PUBLIC_SHARE = 0.2
 
 
 def main() -> None:
@@ -57,6 +44,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work")
     parser.add_argument("--out", type=Path, default=MODEL)
     parser.add_argument("--released", type=Path, default=MODEL, help="model folder whose vocabulary to go on with, if there is one")
+    parser.add_argument("--teacher", help="folder or name of all-mpnet-base-v2: fine-tune it anew instead of taking its kept words")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16: halves the time where the processor multiplies it fast")
     parser.add_argument("--from", dest="first", choices=STEPS, default=STEPS[0])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -67,8 +56,12 @@ def main() -> None:
     if "linear" in steps:
         save_linear(linear.fit(training), options.work)
     first = load_linear(options.work)
-    if "encoder" in steps:
-        fine_tune(first, rows, training, options.work, options.released)
+    # Without its cache: that would go on with the weights of the first step.
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16, cache_enabled=False):
+        if options.teacher:
+            save_words(taught(options.teacher, first, training), WORDS)
+        if "encoder" in steps:
+            fine_tune(first, rows, training, load_words(WORDS, training), options.work, options.released)
     if "assemble" in steps:
         assemble(first, options.work / "encoder", rows, options.out)
     if "compare" in steps:
@@ -78,23 +71,24 @@ def main() -> None:
         (options.out / "metrics.json").write_text(json.dumps({"comparison": figures, "rows": counts(rows)}, indent=1) + "\n")
 
 
-def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], work: Path, released: Path) -> None:
-    """Run both rounds, the second from where the first ended."""
+def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], words: Words, work: Path, released: Path) -> None:
+    """Run both rounds: all rows by their labels, then the last one beside the teacher."""
     torch.manual_seed(0)
     model, tokenizer = encoder.start(rows, released)
-    for name, plan in (("encoder-0", FIRST_ROUND), ("encoder", LAST_ROUND)):
-        chosen = drawn(training, plan)
-        losses = encoder.train(model, tokenizer, first, chosen, epochs=plan.epochs, peak=plan.peak, seed=plan.seed, trust=plan.trust)
-        for epoch, loss in zip(range(plan.run), losses, strict=False):
-            print(f"{name}, epoch {epoch}: loss {loss:.4f}", flush=True)
-            encoder.save(model, tokenizer, work / name)
+    for loss in encoder.train(model, tokenizer, first, training, FIRST_ROUND):
+        print(f"first round: loss {loss:.4f}", flush=True)
+    encoder.save(model, tokenizer, work / "encoder-0")
+    words = joined(words, encoder.logits(model, tokenizer, first, list(words)))
+    for loss in encoder.train(model, tokenizer, first, drawn(training, words), LAST_ROUND, words):
+        print(f"last round: loss {loss:.4f}", flush=True)
+    encoder.save(model, tokenizer, work / "encoder")
 
 
-def drawn(training: Sequence[Row], plan: Round) -> list[Row]:
-    """Return the rows of a round: those written or made here, and a share of the public ones."""
-    public = [row for row in training if not row.ours]
-    ours = [row for row in training if row.ours]
-    return [*ours, *random.Random(plan.seed).sample(public, int(plan.public_share * len(public)))]
+def drawn(training: Sequence[Row], words: Words) -> list[Row]:
+    """Return the rows of the last round: those written or made here, those that the teacher read, and a share of the other public ones."""
+    others = [row for row in training if not row.ours and row not in words]
+    again = random.Random(LAST_ROUND.seed).sample(others, int(PUBLIC_SHARE * len(others)))
+    return [*(row for row in training if row.ours or row in words), *again]
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

