@@ -228,7 +228,7 @@ def _targets(batch: Sequence[Example], logits: torch.Tensor, trust: float) -> to
     smoothed = labels * (1 - SMOOTHING) + SMOOTHING / len(LABELS)
     own = logits.softmax(1)
     said = torch.stack([own[i] if item.word is None else torch.tensor(item.word) for i, item in enumerate(batch)])
-    sure = torch.tensor([_TAUGHT if item.word else 1.0 if item.certain else trust for item in batch]).unsqueeze(1)
+    sure = torch.tensor([_TAUGHT if item.word is not None else 1.0 if item.certain else trust for item in batch]).unsqueeze(1)
     return sure * smoothed + (1 - sure) * said
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoTokenizer, MPNetModel
 
@@ -69,12 +68,8 @@ def taught(source: str, linear: LinearModel, rows: Sequence[Row]) -> Words:
     model, tokenizer = Teacher(source), pretrained_tokenizer()
     for loss in train(model, tokenizer, linear, [*ours, *public[:_TRAINED_ON]], _PLAN):
         print(f"teacher: loss {loss:.4f}", flush=True)
-    return words_of(model, tokenizer, linear, [*ours, *public[_TRAINED_ON:][:_READ]])
-
-
-def words_of(model: Teacher, tokenizer: Tokenizer, linear: LinearModel, rows: Sequence[Row]) -> Words:
-    """Return the probabilities of the labels that a teacher gives each row."""
-    return dict(zip(rows, map(tuple, logits(model, tokenizer, linear, rows).softmax(1).tolist()), strict=True))
+    read = [*ours, *public[_TRAINED_ON : _TRAINED_ON + _READ]]
+    return _words(read, logits(model, tokenizer, linear, read).softmax(1))
 
 
 def save_words(words: Words, file: Path) -> None:
@@ -95,7 +90,11 @@ def _digest(row: Row) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
 
 
-def joined(words: Words, logits: torch.Tensor) -> Words:
-    """Return the geometric mean of a teacher's words and what the encoder says of the same rows: together they err less than either."""
-    said = torch.tensor(list(words.values())).clamp_min(1e-6).log() + logits.log_softmax(1)
-    return dict(zip(words, map(tuple, (said / 2).softmax(1).tolist()), strict=True))
+def joined(words: Words, own: torch.Tensor) -> Words:
+    """Return the geometric mean of a teacher's words and the encoder's own logits of the same rows: together they err less."""
+    said = torch.tensor(list(words.values())).clamp_min(1e-6).log() + own.log_softmax(1)
+    return _words(list(words), (said / 2).softmax(1))
+
+
+def _words(rows: Sequence[Row], probabilities: torch.Tensor) -> Words:
+    return dict(zip(rows, map(tuple, probabilities.tolist()), strict=True))

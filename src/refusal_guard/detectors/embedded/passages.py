@@ -55,15 +55,15 @@ def _token(tokenizer: Tokenizer, name: str) -> int:
     return identity
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
+def _encoded(tokenizer: Tokenizer, text: str) -> Encoding:
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _ends(tokenizer: Tokenizer, text: str, head: int, tail: int, gap: int) -> list[int]:
     reach = _CHARACTERS_PER_TOKEN * (head + tail)
     if len(text) > 2 * reach:
         text = f"{text[:reach]} {text[-reach:]}"
-    ids = _ids(tokenizer, text)
+    ids = _encoded(tokenizer, text).ids
     return ids if len(ids) <= head + tail else [*ids[:head], gap, *ids[-tail:]]
 
 
@@ -78,18 +78,17 @@ def _response_ids(tokenizer: Tokenizer, spans: Sequence[Sentence], scores: NDArr
     between = _strongest_between(spans, scores, head_end, tail_start)
     if between is None:
         return [*head, gap, *tail]
-    middle = _ids(tokenizer, between[: _CHARACTERS_PER_TOKEN * budget.strongest])[: budget.strongest]
+    middle = _encoded(tokenizer, between[: _CHARACTERS_PER_TOKEN * budget.strongest]).ids[: budget.strongest]
     return [*head, gap, *middle, gap, *tail]
 
 
 def _two_ends(tokenizer: Tokenizer, text: str, budget: TokenBudget) -> tuple[Encoding, Encoding, int]:
     """Encode the head and the tail of a text, at once where it is short; also returns where the encoded tail begins."""
     if len(text) <= _CHARACTERS_PER_TOKEN * budget.response:
-        whole = tokenizer.encode(text, add_special_tokens=False)
+        whole = _encoded(tokenizer, text)
         return whole, whole, 0
     begin = len(text) - _CHARACTERS_PER_TOKEN * budget.tail
-    head = tokenizer.encode(text[: _CHARACTERS_PER_TOKEN * budget.head], add_special_tokens=False)
-    return head, tokenizer.encode(text[begin:], add_special_tokens=False), begin
+    return _encoded(tokenizer, text[: _CHARACTERS_PER_TOKEN * budget.head]), _encoded(tokenizer, text[begin:]), begin
 
 
 def _strongest_between(spans: Sequence[Sentence], scores: NDArray[np.float64], start: int, end: int) -> str | None:
