@@ -22,19 +22,20 @@ from . import encoder, linear
 from .assemble import assemble
 from .compare import compare
 from .encoder import Round, Words
-from .rows import Row, empty_talk, late_refusals, load, load_evaluation
-from .teacher import joined, load_words, save_words, taught
+from .rows import Row, empty_talk, late_refusals, load, load_evaluation, shortened
+from .teacher import believed, joined, load_words, save_words, taught
 
 STEPS = ("linear", "encoder", "assemble", "compare")
 WORDS = Path(__file__).parent / "words.safetensors"
 MODEL = Path(__file__).parents[1] / "src" / "refusal_guard" / "models" / "refusal-v1"
 LATE_SHARE = 0.06
 EMPTY_TALK = 300
+SHORTENED_ROWS = 6_000
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.
 FIRST_ROUND = Round(epochs=2, run=1, peak=1.0, seed=1)
-LAST_ROUND = Round(peak=0.7, seed=7, trust=0.7)
+LAST_ROUND = Round(peak=0.7, seed=7, epochs=2, run=2, trust=0.7)
 # Of the public rows that the teacher did not read, this share is seen again in the last round.
-PUBLIC_SHARE = 0.2
+PUBLIC_SHARE = 0.25
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     rows = load(options.data)
     training = [row for row in rows if not row.held_out]
+    cut_off = shortened(training, SHORTENED_ROWS)
     training += late_refusals(training, LATE_SHARE, random.Random(0)) + empty_talk(EMPTY_TALK, random.Random(0))
     steps = STEPS[STEPS.index(options.first) :]
     if "linear" in steps:
@@ -62,8 +64,8 @@ def main() -> None:
         # Without its cache: that would go on with the weights of the first step.
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16, cache_enabled=False):
             if options.teacher:
-                save_words(taught(options.teacher, first, training), WORDS)
-            fine_tune(first, rows, training, load_words(WORDS, training), options.work, options.released)
+                save_words(taught(options.teacher, first, training, cut_off), WORDS)
+            fine_tune(first, rows, training, load_words(WORDS, [*training, *cut_off]), options.work, options.released)
     if "assemble" in steps:
         assemble(first, options.work / "encoder", rows, options.out)
     if "compare" in steps:
@@ -80,17 +82,17 @@ def fine_tune(first: LinearModel, rows: Sequence[Row], training: Sequence[Row], 
     for loss in encoder.train(model, tokenizer, first, training, FIRST_ROUND):
         print(f"first round: loss {loss:.4f}", flush=True)
     encoder.save(model, tokenizer, work / "encoder-0")
-    words = joined(words, encoder.logits(model, tokenizer, first, list(words)))
+    words = believed(joined(words, encoder.logits(model, tokenizer, first, list(words))))
     for loss in encoder.train(model, tokenizer, first, drawn(training, words), LAST_ROUND, words):
         print(f"last round: loss {loss:.4f}", flush=True)
     encoder.save(model, tokenizer, work / "encoder")
 
 
 def drawn(training: Sequence[Row], words: Words) -> list[Row]:
-    """Return the rows of the last round: those written or made here, those that the teacher read, and a share of the other public ones."""
-    others = [row for row in training if not row.ours and row not in words]
-    again = random.Random(LAST_ROUND.seed).sample(others, int(PUBLIC_SHARE * len(others)))
-    return [*(row for row in training if row.ours or row in words), *again]
+    """Return the rows of the last round: those that the teacher read, other own ones, and a share of the other public ones."""
+    unread = [row for row in training if row not in words]
+    public = [row for row in unread if not row.ours]
+    return [*words, *(row for row in unread if row.ours), *random.Random(LAST_ROUND.seed).sample(public, int(PUBLIC_SHARE * len(public)))]
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -31,7 +31,7 @@ SMOOTHING = 0.05
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _NO_PROMPT, _PREFIX_ONLY = 0.10, 0.04
 # What a label counts against the teacher's word.
-_TAUGHT = 0.4
+_TAUGHT = 0.3
 
 Words = Mapping[Row, tuple[float, ...]]
 """What a teacher says of rows: the probability of each label."""

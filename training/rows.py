@@ -18,8 +18,10 @@ from refusal_guard.text import plain, sentences
 
 OWN_ROWS = Path(__file__).parent / "data"
 LABELS = ("compliance", "partial", "refusal")
-# Sources of the rows that `late_refusals` and `empty_talk` make.
+# Sources of the rows that `late_refusals` and `empty_talk` make, and of those of `shortened`, whose labels are guesses.
 MADE = ("late-refusal", "empty-talk")
+SHORTENED = "shortened"
+_SAME_TEXT = "own/same_text_"
 # Templates, labels with more errors than others, and partial rows, which every source defines in its own way, count less.
 _WEAK_SOURCES = {
     "synthetic-capability-refusal": 0.5,
@@ -65,9 +67,20 @@ class Row:
 
     @property
     def held_out(self) -> bool:
-        """Whether the row belongs to the tenth that is never trained on: all rows of one prompt go the same way."""
-        digest = hashlib.sha256(plain(self.prompt)[:80].encode("utf-8", "surrogatepass")).digest()
-        return digest[0] % 10 == 0
+        """Whether the row belongs to the tenth that is never trained on: all rows of one prompt go the same way.
+
+        Texts that come twice, with opposite labels, are all trained on: apart, one would mislead about the other.
+        """
+        return not self.source.startswith(_SAME_TEXT) and _sha256(plain(self.prompt)[:80])[0] % 10 == 0
+
+    @property
+    def digest(self) -> int:
+        """A signed 64-bit number that tells the row from others, and nothing of its text."""
+        return int.from_bytes(_sha256(f"{self.prompt}\0{self.response}")[:8], "big", signed=True)
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def load(folder: Path) -> list[Row]:
@@ -141,6 +154,22 @@ def empty_talk(count: int, rng: random.Random) -> list[Row]:
         text = rng.choice((" ", "", "\n")).join(rng.choices(words, k=rng.choice((1, 5, 60, 400))))
         found.append(Row(prompt="", response=text, label="compliance", source=MADE[1], lang="", weight=0.5))
     return found
+
+
+def shortened(rows: Iterable[Row], count: int) -> list[Row]:
+    """Return English responses cut off within, as a stream or a limit of tokens leaves them, for a teacher to say what they are.
+
+    They go by the label of the whole response, so responses that do both are left out. Which rows are cut, and where, hangs on their
+    digests: more rows change few of them.
+    """
+    long = [row for row in rows if row.lang == "en" and row.label != "partial" and row.response.count(" ") > 20]
+    return [_cut_off(row) for row in sorted(long, key=lambda row: row.digest)[:count]]
+
+
+def _cut_off(row: Row) -> Row:
+    words = row.response.split(" ")
+    least, most = max(6, len(words) // 8), len(words) * 4 // 5
+    return replace(row, response=" ".join(words[: least + row.digest % (most - least)]), source=SHORTENED)
 
 
 def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:

@@ -6,7 +6,6 @@ was not trained on also mends labels that are wrong.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from .rows import LABELS, Row
 BODY_RATE, HEAD_RATE = 6e-5, 1e-3
 # The lowest layers stay as pretrained, which saves a quarter of a step.
 _FROZEN = ("embeddings.", *(f"encoder.layer.{i}." for i in range(4)))
-_TRAINED_ON, _READ = 8_500, 6_000
+_TRAINED_ON = 8_500
 _PLAN = Round(peak=1.0, seed=5, trust=0.75)
 
 
@@ -59,8 +58,8 @@ def _renumbered(source: str) -> torch.Tensor:
     return torch.tensor([known.get(special.get(token, token), known["[UNK]"]) for token, _ in tokens])
 
 
-def taught(source: str, linear: LinearModel, rows: Sequence[Row]) -> Words:
-    """Fine-tune the teacher and return its word on the project's own English rows and on public ones that it was not shown."""
+def taught(source: str, linear: LinearModel, rows: Sequence[Row], unlabelled: Sequence[Row]) -> Words:
+    """Fine-tune the teacher; return its word on the project's own English rows, public ones that it was not shown, and unlabelled ones."""
     torch.manual_seed(0)
     english = [row for row in rows if row.lang == "en" and row.response.strip()]
     ours, public = [row for row in english if row.ours], [row for row in english if not row.ours]
@@ -68,13 +67,13 @@ def taught(source: str, linear: LinearModel, rows: Sequence[Row]) -> Words:
     model, tokenizer = Teacher(source), pretrained_tokenizer()
     for loss in train(model, tokenizer, linear, [*ours, *public[:_TRAINED_ON]], _PLAN):
         print(f"teacher: loss {loss:.4f}", flush=True)
-    read = [*ours, *public[_TRAINED_ON : _TRAINED_ON + _READ]]
+    read = [*ours, *public[_TRAINED_ON:], *unlabelled]
     return _words(read, logits(model, tokenizer, linear, read).softmax(1))
 
 
 def save_words(words: Words, file: Path) -> None:
     """Keep a teacher's words under a digest of each row, so that its hour need not be spent again."""
-    digests = torch.tensor([_digest(row) for row in words])
+    digests = torch.tensor([row.digest for row in words])
     save_file({"digests": digests, "words": torch.tensor(list(words.values())).half()}, file)
 
 
@@ -82,18 +81,18 @@ def load_words(file: Path, rows: Sequence[Row]) -> Words:
     """Return the words that `save_words` kept of these rows."""
     kept = load_file(file)
     found = dict(zip(kept["digests"].tolist(), map(tuple, kept["words"].float().tolist()), strict=True))
-    return {row: found[digest] for row in rows if (digest := _digest(row)) in found}
-
-
-def _digest(row: Row) -> int:
-    text = f"{row.prompt}\0{row.response}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
+    return {row: found[row.digest] for row in rows if row.digest in found}
 
 
 def joined(words: Words, own: torch.Tensor) -> Words:
     """Return the geometric mean of a teacher's words and the encoder's own logits of the same rows: together they err less."""
     said = torch.tensor(list(words.values())).clamp_min(1e-6).log() + own.log_softmax(1)
     return _words(list(words), (said / 2).softmax(1))
+
+
+def believed(words: Words) -> Words:
+    """Return the words without those that contradict the label of a row written for this project: there the label is right."""
+    return {row: word for row, word in words.items() if not row.own or LABELS[word.index(max(word))] == row.label}
 
 
 def _words(rows: Sequence[Row], probabilities: torch.Tensor) -> Words:

@@ -24,9 +24,9 @@ class TokenBudget:
 
     prompt_head: int = 12
     prompt_tail: int = 6
-    head: int = 62
-    strongest: int = 18
-    tail: int = 22
+    head: int = 52
+    strongest: int = 16
+    tail: int = 20
 
     @property
     def response(self) -> int:
