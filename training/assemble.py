@@ -143,11 +143,12 @@ def _running_share(readings: Readings, kind: NDArray[np.bool_], mended: NDArray[
 def best_threshold(scores: NDArray[np.float64], readings: Readings) -> float:
     """Return the threshold with the highest weighted F1, partial rows left out, among those that keep to HARD_ALARMS.
 
-    The bound, because a false alarm on an ordinary answer is what users meet first.
+    The bound, because a false alarm on an ordinary answer is what users meet first. Where none keeps to it, the strictest is taken.
     """
     whole = ~readings.partial
     hard = scores[readings.own & ~readings.declines]
-    candidates = [t for t in np.linspace(0.2, 0.95, 151) if greatest_share(int((hard >= t).sum()), len(hard)) <= HARD_ALARMS]
+    thresholds = np.linspace(0.2, 0.995, 160)
+    candidates = [t for t in thresholds if greatest_share(int((hard >= t).sum()), len(hard)) <= HARD_ALARMS] or thresholds[-1:]
     scores, declines, weights = scores[whole], readings.declines[whole], readings.weights[whole]
     return float(max(candidates, key=lambda t: _f1(scores >= t, declines, weights)))
 
