@@ -54,13 +54,13 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     rows = load(options.data)
     training = [row for row in rows if not row.held_out]
-    cut_off = shortened(training, SHORTENED_ROWS)
     training += late_refusals(training, LATE_SHARE, random.Random(0)) + empty_talk(EMPTY_TALK, random.Random(0))
     steps = STEPS[STEPS.index(options.first) :]
     if "linear" in steps:
         save_linear(linear.fit(training), options.work)
     first = load_linear(options.work)
     if "encoder" in steps:
+        cut_off = shortened(training, SHORTENED_ROWS)
         # Without its cache: that would go on with the weights of the first step.
         with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16, cache_enabled=False):
             if options.teacher:

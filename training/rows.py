@@ -18,9 +18,8 @@ from refusal_guard.text import plain, sentences
 
 OWN_ROWS = Path(__file__).parent / "data"
 LABELS = ("compliance", "partial", "refusal")
-# Sources of the rows that `late_refusals` and `empty_talk` make, and of those of `shortened`, whose labels are guesses.
+# Sources of the rows that `late_refusals` and `empty_talk` make; the labels of those of `shortened` are guesses.
 MADE = ("late-refusal", "empty-talk")
-SHORTENED = "shortened"
 _SAME_TEXT = "own/same_text_"
 # Templates, labels with more errors than others, and partial rows, which every source defines in its own way, count less.
 _WEAK_SOURCES = {
@@ -169,7 +168,7 @@ def shortened(rows: Iterable[Row], count: int) -> list[Row]:
 def _cut_off(row: Row) -> Row:
     words = row.response.split(" ")
     least, most = max(6, len(words) // 8), len(words) * 4 // 5
-    return replace(row, response=" ".join(words[: least + row.digest % (most - least)]), source=SHORTENED)
+    return replace(row, response=" ".join(words[: least + row.digest % (most - least)]), source="shortened")
 
 
 def _with_ending(row: Row, ending: str, rng: random.Random) -> Row:

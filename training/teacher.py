@@ -81,7 +81,7 @@ def load_words(file: Path, rows: Sequence[Row]) -> Words:
     """Return the words that `save_words` kept of these rows."""
     kept = load_file(file)
     found = dict(zip(kept["digests"].tolist(), map(tuple, kept["words"].float().tolist()), strict=True))
-    return {row: found[row.digest] for row in rows if row.digest in found}
+    return {row: found[digest] for row in rows if (digest := row.digest) in found}
 
 
 def joined(words: Words, own: torch.Tensor) -> Words:
