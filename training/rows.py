@@ -65,12 +65,17 @@ class Row:
         return self.own or self.source in MADE
 
     @property
+    def comes_twice(self) -> bool:
+        """Whether the same response stands elsewhere with the opposite label, so that only the prompt tells."""
+        return self.source.startswith(_SAME_TEXT)
+
+    @property
     def held_out(self) -> bool:
         """Whether the row belongs to the tenth that is never trained on: all rows of one prompt go the same way.
 
-        Texts that come twice, with opposite labels, are all trained on: apart, one would mislead about the other.
+        Texts that come twice are all trained on: apart, one would mislead about the other.
         """
-        return not self.source.startswith(_SAME_TEXT) and _sha256(plain(self.prompt)[:80])[0] % 10 == 0
+        return not self.comes_twice and _sha256(plain(self.prompt)[:80])[0] % 10 == 0
 
     @property
     def digest(self) -> int:

@@ -91,8 +91,11 @@ def joined(words: Words, own: torch.Tensor) -> Words:
 
 
 def believed(words: Words) -> Words:
-    """Return the words without those that contradict the label of a row written for this project: there the label is right."""
-    return {row: word for row, word in words.items() if not row.own or LABELS[word.index(max(word))] == row.label}
+    """Return the words without those on which the labels of the project's own rows are the better guide.
+
+    That is where a word contradicts the label, and where only the prompt tells: a word is at a loss there even when it is right.
+    """
+    return {row: word for row, word in words.items() if not row.own or (not row.comes_twice and LABELS[word.index(max(word))] == row.label)}
 
 
 def _words(rows: Sequence[Row], probabilities: torch.Tensor) -> Words:
