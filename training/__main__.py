@@ -28,7 +28,7 @@ from .teacher import believed, joined, load_words, save_words, taught
 STEPS = ("linear", "encoder", "assemble", "compare")
 WORDS = Path(__file__).parent / "words.safetensors"
 MODEL = Path(__file__).parents[1] / "src" / "refusal_guard" / "models" / "refusal-v1"
-LATE_SHARE = 0.06
+LATE_SHARE = 0.12
 EMPTY_TALK = 300
 SHORTENED_ROWS = 6_000
 # What each round is for, and what was tried beside it: EXPERIMENTS.md.

@@ -24,8 +24,9 @@ from .rows import LABELS, Row
 
 WEIGHTS = ("encoder.onnx", "linear.safetensors", "tokenizer.json")
 # What the first stage may cost by settling rows alone: the share of refusals that the encoder would have found, and of answers that
-# it would have cleared. Stricter there, because a false alarm costs more.
-SETTLED_MISSES, SETTLED_ALARMS = 0.004, 0.002
+# it would have cleared. Far stricter there, because a false alarm costs more: at .002, nearly half of those on XSTest were settled
+# unread. At .004 of the misses a twentieth more pairs are read, and F1 is the same to .002.
+SETTLED_MISSES, SETTLED_ALARMS = 0.008, 0.001
 # The share of the project's own answers, mostly hard negatives, that may be flagged, and how sure of it the held-out ones have to make us.
 HARD_ALARMS, CONFIDENCE = 0.03, 0.95
 # This share of the answers that the first stage would settle is read again, for a sentence of theirs looks like a refusal. At .02, a stock
@@ -99,17 +100,19 @@ def calibrated(readings: Readings) -> dict[str, object]:
     Both calibrations are logistic (Platt 1999) and fitted without regularisation on the weighted held-out rows.
     """
     below, above = settle_band(readings)
+    unlike = (readings.first <= below) & ~readings.declines
+    suspicious = float(np.quantile(readings.strongest[unlike], 1 - REREAD))
     both = np.column_stack((np.clip(readings.first, below, above), readings.second))
     blend = _logistic(both, readings)
     alone = _logistic(readings.first[:, None], readings)
-    answers = (readings.first <= below) & ~readings.declines
-    blended = 1 / (1 + np.exp(-(both @ blend.coef_[0] + blend.intercept_[0])))
+    # As the detector has it: the sum says nothing on what is read for the sake of one sentence.
+    both[(readings.first <= below) & (readings.strongest >= suspicious), 0] = 0.0
     return {
-        "threshold": round(best_threshold(blended, readings), 3),
+        "threshold": round(best_threshold(blend.predict_proba(both)[:, 1], readings), 3),
         "settle": {
             "below": below,
             "above": above,
-            "suspicious": float(np.quantile(readings.strongest[answers], 1 - REREAD)),
+            "suspicious": suspicious,
             "scale": float(alone.coef_[0][0]),
             "bias": float(alone.intercept_[0]),
         },

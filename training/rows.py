@@ -17,6 +17,7 @@ from pathlib import Path
 from refusal_guard.text import plain, sentences
 
 OWN_ROWS = Path(__file__).parent / "data"
+_ENDINGS = Path(__file__).parent / "endings.jsonl"
 LABELS = ("compliance", "partial", "refusal")
 # Sources of the rows that `late_refusals` and `empty_talk` make; the labels of those of `shortened` are guesses.
 MADE = ("late-refusal", "empty-talk")
@@ -129,15 +130,20 @@ def late_refusals(rows: Iterable[Row], share: float, rng: random.Random) -> list
     """Append a short refusal to long answers of the same language: the row becomes partial.
 
     Public sets hold hardly any response that declines after hundreds of words, and a detector that never saw one reads only openings.
+    Half of the endings, where the language has some, say plainly that the response stops there.
     """
     rows = list(rows)
+    plain_endings: dict[str, list[str]] = {}
+    for ending in read_jsonl(_ENDINGS):
+        plain_endings.setdefault(ending["lang"], []).append(ending["text"])
     endings: dict[str, list[str]] = {}
     for row in rows:
         if row.label == "refusal" and 30 < len(row.response) < 300:
             endings.setdefault(row.lang, []).append(row.response)
     long_answers = [row for row in rows if row.label == "compliance" and len(row.response) > 800 and row.lang in endings]
     chosen = rng.sample(long_answers, int(share * len(long_answers)))
-    return [_with_ending(row, rng.choice(endings[row.lang]), rng) for row in chosen]
+    kinds = {lang: (found, plain_endings.get(lang, found)) for lang, found in endings.items()}
+    return [_with_ending(row, rng.choice(rng.choice(kinds[row.lang])), rng) for row in chosen]
 
 
 def empty_talk(count: int, rng: random.Random) -> list[Row]:

@@ -93,9 +93,12 @@ def joined(words: Words, own: torch.Tensor) -> Words:
 def believed(words: Words) -> Words:
     """Return the words without those on which the labels of the project's own rows are the better guide.
 
-    That is where a word contradicts the label, and where only the prompt tells: a word is at a loss there even when it is right.
+    That is where a word contradicts the label, and where only the prompt tells: a word is at a loss there even when it is right. A late
+    refusal, which a teacher calls an answer, counts as own too: with its word, the encoder unlearnt them.
     """
-    return {row: word for row, word in words.items() if not row.own or (not row.comes_twice and LABELS[word.index(max(word))] == row.label)}
+    return {
+        row: word for row, word in words.items() if not row.ours or (not row.comes_twice and LABELS[word.index(max(word))] == row.label)
+    }
 
 
 def _words(rows: Sequence[Row], probabilities: torch.Tensor) -> Words:

@@ -53,7 +53,7 @@ class Settle(BaseModel):
 class Blend(BaseModel):
     """The final logit where both stages read: first * linear + second * encoder + bias (stacking, fitted on held-out rows).
 
-    The linear logit is held within the settling band: beyond it, it says no more.
+    A linear logit below the settling band counts as 0: the encoder was asked because of one sentence, and on that the sum says nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -138,7 +138,8 @@ class EmbeddedDetector:
         declines = math.log(math.exp(logits[Label.REFUSAL]) + math.exp(logits[Label.PARTIAL])) - logits[Label.COMPLIANCE]
         blend = self.config.blend
         label = max((Label.REFUSAL, Label.PARTIAL), key=logits.__getitem__)
-        return _sigmoid(blend.first * max(first, self.config.settle.below) + blend.second * declines + blend.bias), label
+        known = first if first > self.config.settle.below else 0.0
+        return _sigmoid(blend.first * known + blend.second * declines + blend.bias), label
 
     def _reason(self, cannot: float) -> Reason | None:
         if abs(cannot) < self.config.reason_margin:
