@@ -99,7 +99,7 @@ def drawn(training: Sequence[Row], words: Words) -> list[Row]:
 
 
 def _times(row: Row) -> int:
-    return next((times for kind, times in TIMES.items() if row.own and kind in row.source), 1)
+    return max((times for kind, times in TIMES.items() if row.own and kind in row.source), default=1)
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -100,13 +100,13 @@ def calibrated(readings: Readings) -> dict[str, object]:
     Both calibrations are logistic (Platt 1999) and fitted without regularisation on the weighted held-out rows.
     """
     below, above = settle_band(readings)
-    unlike = (readings.first <= below) & ~readings.declines
-    suspicious = float(np.quantile(readings.strongest[unlike], 1 - REREAD))
+    low = readings.first <= below
+    suspicious = float(np.quantile(readings.strongest[low & ~readings.declines], 1 - REREAD))
     both = np.column_stack((np.clip(readings.first, below, above), readings.second))
     blend = _logistic(both, readings)
     alone = _logistic(readings.first[:, None], readings)
     # As the detector has it: the sum says nothing on what is read for the sake of one sentence.
-    both[(readings.first <= below) & (readings.strongest >= suspicious), 0] = 0.0
+    both[low & (readings.strongest >= suspicious), 0] = 0.0
     return {
         "threshold": round(best_threshold(blend.predict_proba(both)[:, 1], readings), 3),
         "settle": {

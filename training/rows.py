@@ -133,17 +133,19 @@ def late_refusals(rows: Iterable[Row], share: float, rng: random.Random) -> list
     Half of the endings, where the language has some, say plainly that the response stops there.
     """
     rows = list(rows)
-    plain_endings: dict[str, list[str]] = {}
-    for ending in read_jsonl(_ENDINGS):
-        plain_endings.setdefault(ending["lang"], []).append(ending["text"])
-    endings: dict[str, list[str]] = {}
-    for row in rows:
-        if row.label == "refusal" and 30 < len(row.response) < 300:
-            endings.setdefault(row.lang, []).append(row.response)
+    written = _by_language((ending["lang"], ending["text"]) for ending in read_jsonl(_ENDINGS))
+    endings = _by_language((row.lang, row.response) for row in rows if row.label == "refusal" and 30 < len(row.response) < 300)
     long_answers = [row for row in rows if row.label == "compliance" and len(row.response) > 800 and row.lang in endings]
     chosen = rng.sample(long_answers, int(share * len(long_answers)))
-    kinds = {lang: (found, plain_endings.get(lang, found)) for lang, found in endings.items()}
+    kinds = {lang: (found, written.get(lang, found)) for lang, found in endings.items()}
     return [_with_ending(row, rng.choice(rng.choice(kinds[row.lang])), rng) for row in chosen]
+
+
+def _by_language(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for lang, text in texts:
+        found.setdefault(lang, []).append(text)
+    return found
 
 
 def empty_talk(count: int, rng: random.Random) -> list[Row]:

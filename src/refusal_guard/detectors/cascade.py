@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Band = tuple[float, float]
 DEFAULT_BAND: Band = (0.1, 0.96)
-"""Holds an eighth of the held-out public training rows; outside of it the embedded model agrees with 98.4 % of their labels
+"""Holds 15 % of the held-out public training rows; with these counted as right, the embedded model agrees with 98.5 % of their labels
 (`choose_band`). Choose your own on rows like yours."""
 _DEFAULT_THRESHOLD = 0.5
 
